@@ -1,0 +1,1 @@
+"""Set-up of the workspace: what `./mu0` runs. Standard library only."""
