@@ -1,0 +1,168 @@
+"""The shape of the workspace: who may import whom, and that every manifest says what is used."""
+
+import ast
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("src/*/setup.py"))
+MANIFESTS = sorted([*ROOT.glob("src/*/package.xml"), ROOT / "launch" / "package.xml"])
+
+ALLOWED_IMPORTS = {
+    "mu0_core": set(),
+    "mu0_perception": {"mu0_core"},
+    "mu0_world_model": {"mu0_core"},
+    "mu0_policy": {"mu0_core"},
+    "mu0_sim": {"mu0_core"},
+}
+
+# What a manifest names for an import; a ROS package is named as it is imported.
+ROSDEP_KEYS = {
+    "cv2": "python3-opencv",
+    "hypothesis": "python3-hypothesis",
+    "numpy": "python3-numpy",
+    "pinocchio": "pinocchio",
+    "pytest": "python3-pytest",
+    "ruckig": "ruckig",
+    "scipy": "python3-scipy",
+    "torch": "python3-torch",
+    "tqdm": "python3-tqdm",
+    "transformers": "python3-transformers-pip",
+    "yaml": "python3-yaml",
+}
+# Without a rosdep key: requirements/ brings them, and the manifests say so in a comment.
+WITHOUT_KEY = {
+    "accelerate": "accelerate",
+    "mujoco": "mujoco",
+    "pink": "pin-pink",
+    "qpsolvers": "pin-pink",
+    "robosuite": "robosuite",
+    "rosbags": "rosbags",
+    "safetensors": "transformers",
+    "tokenizers": "transformers",
+}
+ROS_ONLY = re.compile(r"rclpy|launch(_ros)?|message_filters|cv_bridge|tf2_ros|\w+_(msgs|srvs)")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def _third_party(files):
+    names = {name for path in files for name in _imports(path)}
+    return names - sys.stdlib_module_names - {"__future__", "setuptools"}
+
+
+def _sources(package):
+    return [path for path in (ROOT / "src" / package / package).rglob("*.py")]
+
+
+def _is_ros_side(path, package):
+    relative = path.relative_to(ROOT / "src" / package / package).parts
+    return relative[0] == "nodes" or (package == "mu0_core" and relative[0] == "ros")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_downwards(package):
+    ours = _third_party(_sources(package)) & set(PACKAGES)
+    assert ours - {package} <= ALLOWED_IMPORTS[package]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_library_modules_do_not_know_ros(package):
+    guilty = {
+        str(path.relative_to(ROOT)): names
+        for path in _sources(package)
+        if not _is_ros_side(path, package)
+        and (names := {name for name in _imports(path) if ROS_ONLY.fullmatch(name)})
+    }
+    assert guilty == {}
+
+
+def test_the_core_stays_clear_of_torch_and_ros():
+    modules = [
+        f"mu0_core.{path.stem}"
+        for path in (ROOT / "src/mu0_core/mu0_core").glob("*.py")
+        if path.stem != "__init__"
+    ]
+    program = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "print(sorted({'torch', 'rclpy', 'mujoco'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_manifest_names_what_is_imported(package):
+    text = (ROOT / "src" / package / "package.xml").read_text()
+    manifest = ElementTree.fromstring(text)
+    tests = list((ROOT / "src" / package / "test").rglob("*.py"))
+    used = _third_party(_sources(package)) - {package}
+    used_in_tests = _third_party(tests) - {package} - used
+    declared = {e.text for tag in ("depend", "exec_depend") for e in manifest.iter(tag)}
+    declared_for_tests = {e.text for e in manifest.iter("test_depend")}
+    assert declared == {ROSDEP_KEYS.get(name, name) for name in used - WITHOUT_KEY.keys()}
+    assert declared_for_tests == {
+        ROSDEP_KEYS.get(name, name) for name in used_in_tests - WITHOUT_KEY.keys()
+    }
+    for name in used & WITHOUT_KEY.keys():
+        assert WITHOUT_KEY[name] in text, f"package.xml says nothing of {name}"
+
+
+def test_what_has_no_key_is_in_the_requirements():
+    requirements = (ROOT / "requirements" / "python.txt").read_text()
+    used = set().union(*(_third_party(_sources(package)) for package in PACKAGES))
+    for name in used & WITHOUT_KEY.keys():
+        assert re.search(rf"^{WITHOUT_KEY[name]}==", requirements, re.MULTILINE), name
+
+
+def test_versions_and_maintainers_agree():
+    manifests = [ElementTree.parse(path) for path in MANIFESTS]
+    assert len({m.findtext("version") for m in manifests}) == 1
+    version = manifests[0].findtext("version")
+    for package in PACKAGES:
+        setup = (ROOT / "src" / package / "setup.py").read_text()
+        assert f'version="{version}"' in setup, package
+    for manifest in manifests:
+        address = manifest.find("maintainer").get("email")
+        assert re.fullmatch(r"[\w.-]+@[\w-]+\.\w+", address), "colcon ignores the manifest"
+
+
+def test_the_product_does_not_know_the_stand_ins():
+    guilty = [
+        str(path.relative_to(ROOT))
+        for folder in ("src", "launch")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".xml", ".txt", ".cfg", ".yaml", ".md"}
+        and re.search(r"\bcompat\b|stand-?in", path.read_text())
+    ]
+    assert guilty == []
+
+
+def test_a_plain_build_leaves_the_stand_ins_alone():
+    result = subprocess.run(
+        [sys.executable, "-m", "colcon", "list", "--names-only"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert sorted(result.stdout.split()) == sorted([*PACKAGES, "mu0_bringup", "mu0_msgs"])
+
+
+@pytest.mark.parametrize("folder", ["src", "launch", "bootstrap", "compat"])
+def test_files_stay_small(folder):
+    limits = {"nodes": 250, "launch": 150}
+    for path in (ROOT / folder).rglob("*.py"):
+        limit = limits.get(path.parent.name, 500)
+        length = len(path.read_text().splitlines())
+        assert length <= limit, f"{path.relative_to(ROOT)}: {length} lines, at most {limit}"
