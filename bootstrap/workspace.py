@@ -65,7 +65,10 @@ def build(layout: Layout, sources: list[Path], base: Path) -> None:
     command += ["--cmake-args", f"-DPython3_EXECUTABLE={layout.python}", "-DBUILD_TESTING=OFF"]
     words = sourced(layout, command)
     if subprocess.run(words, env=environment(layout), stdout=2, check=False).returncode:
-        raise SetupError("the build failed (see above); logs are in log/latest_build")
+        raise SetupError(
+            f"the build failed (see above). After a build with other options, remove "
+            f"{base}/build and {base}/install, then again"
+        )
 
 
 def environment(layout: Layout) -> dict[str, str]:

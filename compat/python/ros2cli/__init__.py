@@ -1,0 +1,1 @@
+"""Stand-in for the `ros2` command; see compat/README.md."""
