@@ -1,0 +1,293 @@
+"""Own the table of public topics and services: name, type, QoS, rate and frame, as data.
+
+Nodes make their publishers and subscriptions from it, the documentation prints it and a test
+compares it with the running graph. A new interface is one more row.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.client import Client
+from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import (
+    QoSDurabilityPolicy,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_profile_sensor_data,
+)
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+
+from mu0_core.errors import ConfigError, unknown_name_message
+
+OPTICAL_FRAME = "camera_color_optical_frame"
+
+
+class Qos(Enum):
+    """Name the quality-of-service profiles in use."""
+
+    SENSOR = "sensor data"
+    """Best effort, newest five: images, where a late one is worth nothing."""
+    RELIABLE = "reliable"
+    """Reliable, newest ten: commands, states and results."""
+    LATCHED = "latched"
+    """Reliable and kept for late joiners, newest one: descriptions and settings."""
+
+    @property
+    def profile(self) -> QoSProfile:
+        """Return the profile as rclpy takes it."""
+        if self is Qos.SENSOR:
+            return qos_profile_sensor_data
+        if self is Qos.RELIABLE:
+            return QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+        return QoSProfile(
+            depth=1,
+            reliability=QoSReliabilityPolicy.RELIABLE,
+            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+        )
+
+
+class Role(Enum):
+    """Say which end of an interface its owner is."""
+
+    PUBLISHES = "publishes"
+    SUBSCRIBES = "subscribes"
+    SERVES = "serves"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """Describe one public topic or service.
+
+    Attributes:
+        name: Relative, so that it follows the node's namespace; absolute where ROS fixes it.
+        type_name: As `ros2 topic list -t` prints it.
+        owner: Name of the node that the interface belongs to; "every node" for all.
+        role: What the owner does.
+        qos: Named profile.
+        rate: How often, in words.
+        frame: header.frame_id, empty where there is none.
+        meaning: One line, with units.
+    """
+
+    name: str
+    type_name: str
+    owner: str
+    role: Role
+    meaning: str
+    qos: Qos = Qos.RELIABLE
+    rate: str = "on request"
+    frame: str = ""
+
+    @property
+    def message_type(self) -> Any:
+        """Import the type on first use."""
+        package, kind, name = self.type_name.split("/")
+        return getattr(importlib.import_module(f"{package}.{kind}"), name)
+
+
+def _published(name: str, type_name: str, owner: str, **details: Any) -> Interface:
+    return Interface(name=name, type_name=type_name, owner=owner, role=Role.PUBLISHES, **details)
+
+
+def _camera_topics(owner: str) -> list[Interface]:
+    camera: dict[str, Any] = {
+        "owner": owner,
+        "qos": Qos.SENSOR,
+        "rate": "camera rate",
+        "frame": OPTICAL_FRAME,
+    }
+    image, info = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
+    depth = "camera/aligned_depth_to_color"
+    return [
+        _published("camera/color/image_raw", image, meaning="Colour, rgb8", **camera),
+        _published("camera/color/camera_info", info, meaning="Its intrinsics, px", **camera),
+        _published(
+            f"{depth}/image_raw",
+            image,
+            meaning="Depth on the colour image's pixels, 16UC1 mm, 0 = none",
+            **camera,
+        ),
+        _published(f"{depth}/camera_info", info, meaning="Its intrinsics, px", **camera),
+    ]
+
+
+def _command_topics(owner: str) -> list[Interface]:
+    return [
+        Interface(
+            name=f"{part}_controller/joint_trajectory",
+            type_name="trajectory_msgs/msg/JointTrajectory",
+            owner=owner,
+            role=Role.SUBSCRIBES,
+            rate="on command",
+            meaning=f"Positions of the {part}'s joints over time, rad or m; replaces what runs",
+        )
+        for part in ("arm", "gripper")
+    ]
+
+
+def _simulator_interfaces() -> list[Interface]:
+    sim = "sim"
+    return [
+        _published(
+            "joint_states",
+            "sensor_msgs/msg/JointState",
+            sim,
+            rate="state rate",
+            meaning="Measured joints, rad or m, rad/s, N m",
+        ),
+        _published(
+            "robot_description",
+            "std_msgs/msg/String",
+            sim,
+            qos=Qos.LATCHED,
+            rate="on activation",
+            meaning="URDF of the robot",
+        ),
+        _published(
+            "/tf",
+            "tf2_msgs/msg/TFMessage",
+            sim,
+            rate="state rate",
+            meaning="Transforms of the robot's moving links",
+        ),
+        _published(
+            "/tf_static",
+            "tf2_msgs/msg/TFMessage",
+            sim,
+            qos=Qos.LATCHED,
+            rate="on change",
+            meaning="Transforms of fixed links and of the camera",
+        ),
+        _published(
+            "/clock",
+            "rosgraph_msgs/msg/Clock",
+            sim,
+            rate="state rate",
+            meaning="Simulated time; starts at 1 s and never goes back",
+        ),
+        _published(
+            "sim/success",
+            "std_msgs/msg/Bool",
+            sim,
+            rate="camera rate",
+            meaning="Whether the task is done; for scoring only, no other node may read it",
+        ),
+        _published(
+            "sim/real_time_factor",
+            "std_msgs/msg/Float32",
+            sim,
+            rate="1 Hz",
+            meaning="Simulated seconds in one second of wall clock",
+        ),
+        Interface(
+            name="sim/reset",
+            type_name="mu0_msgs/srv/ResetSimulation",
+            owner=sim,
+            role=Role.SERVES,
+            meaning="Start a new episode from a task and a seed",
+        ),
+        Interface(
+            name="sim/pause",
+            type_name="std_srvs/srv/SetBool",
+            owner=sim,
+            role=Role.SERVES,
+            meaning="Hold simulated time, or let it go on",
+        ),
+    ]
+
+
+INTERFACES: dict[str, Interface] = {
+    interface.name: interface
+    for interface in [
+        *_camera_topics("sim"),
+        *_command_topics("sim"),
+        *_simulator_interfaces(),
+        _published(
+            "/diagnostics",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "every node",
+            rate="1 Hz",
+            meaning="Level, sentence and figures of each node",
+        ),
+    ]
+}
+
+
+def interface(name: str) -> Interface:
+    """Look up a row of the table.
+
+    Raises:
+        ConfigError: There is no such row; the message lists the known ones and the nearest.
+    """
+    if name not in INTERFACES:
+        raise ConfigError(unknown_name_message("interface", name, INTERFACES))
+    return INTERFACES[name]
+
+
+def create_publisher(node: Node, name: str) -> Publisher:
+    """Make a publisher for a topic of the table; a lifecycle node's is mute until active."""
+    row = interface(name)
+    create = (
+        node.create_lifecycle_publisher
+        if isinstance(node, LifecycleNode)
+        else node.create_publisher
+    )
+    return create(row.message_type, row.name, row.qos.profile)
+
+
+def create_subscription(
+    node: Node,
+    name: str,
+    callback: Callable[[Any], None],
+    *,
+    callback_group: CallbackGroup | None = None,
+) -> Subscription:
+    """Subscribe to a topic of the table."""
+    row = interface(name)
+    return node.create_subscription(
+        row.message_type, row.name, callback, row.qos.profile, callback_group=callback_group
+    )
+
+
+def create_service(
+    node: Node,
+    name: str,
+    callback: Callable[[Any, Any], Any],
+    *,
+    callback_group: CallbackGroup | None = None,
+) -> Service:
+    """Serve a service of the table; the callback fills and returns the response."""
+    row = interface(name)
+    return node.create_service(row.message_type, row.name, callback, callback_group=callback_group)
+
+
+def create_client(node: Node, name: str, *, callback_group: CallbackGroup | None = None) -> Client:
+    """Make a client for a service of the table."""
+    row = interface(name)
+    return node.create_client(row.message_type, row.name, callback_group=callback_group)
+
+
+def markdown_table() -> str:
+    """Render the table for the documentation."""
+    header = ["Name", "Type", "Node", "QoS", "Rate", "Frame", "Meaning"]
+    rows = [
+        [
+            f"`{row.name}`",
+            f"`{row.type_name}`",
+            f"{row.owner} {row.role.value}",
+            "service" if row.role is Role.SERVES else row.qos.value,
+            row.rate,
+            f"`{row.frame}`" if row.frame else "",
+            row.meaning,
+        ]
+        for row in INTERFACES.values()
+    ]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
