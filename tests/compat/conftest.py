@@ -72,6 +72,11 @@ class Ros2:
         processes = [self.start(*command.split()) for command in commands]
         return [self.finish(process) for process in processes]
 
+    def know(self, node: str) -> None:
+        """Wait until the daemon knows a node, where there is one: its first answers are empty."""
+        if self.run("daemon", "status").returncode == 0:
+            assert wait_until(lambda: node in self.run("node", "list").stdout.split())
+
     def kill_all(self) -> None:
         """End what still runs."""
         for process in self._running:

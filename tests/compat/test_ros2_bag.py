@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -126,27 +127,30 @@ def test_info(ros2, bags):
 
 
 def test_play_keeps_rhythm_order_and_durability(ros2, bags, make_node):
-    node, heard, clock, players = make_node("listener"), {}, [], []
+    node, heard, clock, latched, players = make_node("listener"), {}, [], [], []
     best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
     node.create_subscription(Clock, "/clock", lambda m: clock.append(m.clock), best_effort)
     for storage, path in bags.items():
         heard[storage] = []
+
+        def hear(message, to=heard[storage]):
+            to.append((time.monotonic(), message.data))
+
+        node.create_subscription(String, f"/{storage}", hear, 100)
+        # Asks for durability, so that a volatile publisher would not be matched at all.
         node.create_subscription(
-            String, f"/{storage}", lambda m, to=heard[storage]: to.append(m.data), 100
+            String, f"/{storage}_latched", lambda m: latched.append(m.data), LATCHED
         )
-        play = f"bag play {path} --rate 0.8 --delay 4 --topics /numbers /latched"
+        play = f"bag play {path} --rate 0.8 --delay 3 --topics /numbers /latched"
         remap = f" --remap /numbers:=/{storage} /latched:=/{storage}_latched"
         ticks = " --clock 20" if storage == "mcap" else ""
         players.append(ros2.start(*f"{play}{remap}{ticks}".split()))
     assert ros2.wait_until(lambda: all(heard.values()))
-    late = []
-    for storage in bags:
-        node.create_subscription(
-            String, f"/{storage}_latched", lambda m: late.append(m.data), LATCHED
-        )
     assert [ros2.finish(player).returncode for player in players] == [0, 0]
-    assert heard == {storage: [str(i) for i in range(60)] for storage in bags}
-    assert late == ["robot", "robot"]
+    for storage, messages in heard.items():
+        assert [text for _, text in messages] == [str(i) for i in range(60)], storage
+        assert 1.2 < messages[-1][0] - messages[0][0] < 3.5, storage  # 1.2 s recorded, slowed
+    assert ros2.wait_until(lambda: latched == ["robot", "robot"], 1.0)
     times = [Time.from_msg(stamp, clock_type=ClockType.ROS_TIME).nanoseconds for stamp in clock]
     assert times == sorted(times)
     assert abs(times[-1] - recorded(bags["mcap"], "/numbers", String)[-1][0]) < 0.5e9

@@ -68,6 +68,7 @@ CHANGE = {
 @pytest.fixture(scope="module")
 def look(ros2, robot, machine):
     """The outcomes of LOOK, run at the same time."""
+    ros2.know("/machine")
     return dict(zip(LOOK, ros2.run_together(*LOOK.values()), strict=True))
 
 

@@ -1,7 +1,9 @@
 """ros2 service and action against running servers."""
 
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -11,11 +13,12 @@ from tf2_msgs.action import LookupTransform
 
 pytestmark = pytest.mark.ros
 
+STAND_IN = "compat" in Path(shutil.which("ros2") or "").parts
 SEND_GOAL = ("action", "send_goal", "/look", "tf2_msgs/action/LookupTransform")
 
 
 @pytest.fixture(scope="module")
-def server(make_node):
+def server(ros2, make_node):
     """A node with a switch and an action: 'wait' runs until cancelled, 'no' is rejected."""
     node = make_node("server")
 
@@ -51,6 +54,7 @@ def server(make_node):
         ),
         cancel_callback=lambda _: CancelResponse.ACCEPT,
     )
+    ros2.know("/server")
     return node
 
 
@@ -107,6 +111,7 @@ def test_a_rejected_goal_says_so(ros2, server):
     assert "Goal was rejected." in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not STAND_IN, reason="the real send_goal 0.32.2 loses its context on Ctrl-C")
 def test_ctrl_c_cancels_the_goal(ros2, server):
     process = ros2.start(
         *SEND_GOAL,
