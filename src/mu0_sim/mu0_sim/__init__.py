@@ -1,0 +1,1 @@
+"""Simulate robots, cameras and tasks behind the interfaces of a real robot."""

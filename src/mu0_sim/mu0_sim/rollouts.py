@@ -1,0 +1,222 @@
+"""Own what a series of rollouts is: its settings, its policies and its results.
+
+Results stand in one JSON line an episode, so that an interrupted series goes on where it stopped.
+Starting processes and talking to them is left to `mu0_sim.nodes.rollouts`.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mu0_core.config import option, to_dict, validate
+from mu0_core.errors import ConfigError
+from mu0_sim.simulation import SimulationConfig
+
+_RESULTS_FILE = "episodes.jsonl"
+_SETTINGS_FILE = "settings.json"
+_MAY_CHANGE = ("episodes", "out", "json")
+
+
+class PolicyName(Enum):
+    """Name what drives the robot."""
+
+    EXPERT = "expert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """Choose robot, task, policy and episodes of a series."""
+
+    robot: str = option("panda", description="panda, ur5e or iiwa")
+    task: str = option("lift", description="lift or lift_named")
+    episodes: int = option(20, description="Number of episodes", low=1)
+    seed: int = option(5000, description="Seed of the first scene; the next ones count up", low=0)
+    policy: PolicyName = option(PolicyName.EXPERT, description="What drives the robot")
+    time_limit_s: float = option(
+        30.0, description="Simulated time of an episode, at most", unit="s", low=1.0
+    )
+    hold_s: float = option(
+        1.0, description="How long success must last", unit="s of simulated time", low=0.0
+    )
+    out: Path | None = option(None, description="Folder of results; a series in it is resumed")
+    json: bool = option(False, description="Show no progress, only the JSON line at the end")
+
+    def __post_init__(self) -> None:
+        validate(self)
+        SimulationConfig(robot=self.robot, task=self.task, seed=self.seed)  # says what is wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Name a node to start: its module in this workspace and its parameters."""
+
+    module: str
+    parameters: Mapping[str, Any]
+
+    def arguments(self) -> list[str]:
+        """Return what follows `python` on the command line."""
+        values = {name: json.dumps(value) for name, value in self.parameters.items()}
+        settings = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
+        return ["-m", self.module, "--ros-args", *settings]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Say how a policy is run.
+
+    Attributes:
+        step_lock: Whether the simulator waits for an answer to each picture.
+        of_series: Its nodes that live as long as the series.
+        of_episode: Its nodes that are started anew for each scene, given by its seed.
+    """
+
+    step_lock: bool
+    of_series: Callable[[RolloutConfig], list[Process]]
+    of_episode: Callable[[RolloutConfig, int], list[Process]]
+
+
+def _expert_of_episode(config: RolloutConfig, seed: int) -> list[Process]:
+    scene = {"robot": config.robot, "task": config.task, "seed": seed}
+    return [Process(module="mu0_sim.nodes.scripted_expert_node", parameters=scene)]
+
+
+POLICIES: dict[PolicyName, Policy] = {
+    PolicyName.EXPERT: Policy(
+        step_lock=False,
+        of_series=lambda config: [],
+        of_episode=_expert_of_episode,
+    ),
+}
+
+
+def simulator_process(config: RolloutConfig) -> Process:
+    """Return the simulator of a series, as fast as the machine allows."""
+    return Process(
+        module="mu0_sim.nodes.sim_node",
+        parameters={
+            "robot": config.robot,
+            "task": config.task,
+            "seed": config.seed,
+            "step_lock": POLICIES[config.policy].step_lock,
+            "max_real_time_factor": 0.0,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeResult:
+    """Hold how one episode went.
+
+    Attributes:
+        seed: Of its scene.
+        instruction: The task in words.
+        success: Whether the task was done, and stayed done for `hold_s`.
+        simulated_s: Simulated time until success or the limit.
+        wall_s: Time it took, s.
+        note: Why it ended early, if it did.
+    """
+
+    seed: int
+    instruction: str
+    success: bool
+    simulated_s: float
+    wall_s: float
+    note: str = ""
+
+
+class SuccessWatch:
+    """Decide when an episode is over, from what the simulator says about success."""
+
+    def __init__(self, *, start_s: float, time_limit_s: float, hold_s: float) -> None:
+        self._start_s = start_s
+        self._end_s = start_s + time_limit_s
+        self._hold_s = hold_s
+        self._since_s: float | None = None
+
+    def update(self, now_s: float, success: bool) -> bool | None:
+        """Take the state at a simulated time; return the verdict, None while there is none."""
+        if not success:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = now_s
+        if self._since_s is not None and now_s - self._since_s >= self._hold_s:
+            return True
+        return False if now_s >= self._end_s else None
+
+
+class Results:
+    """Keep the results of a series, in memory and in a folder if there is one.
+
+    Raises:
+        ConfigError: The folder holds a series with other settings.
+    """
+
+    def __init__(self, config: RolloutConfig) -> None:
+        self._config = config
+        self._path = config.out / _RESULTS_FILE if config.out else None
+        self._results: dict[int, EpisodeResult] = {}
+        if config.out is not None:
+            _claim_folder(config.out, config)
+        if self._path is not None and self._path.exists():
+            self._results = {result.seed: result for result in _read_results(self._path)}
+
+    def missing_seeds(self) -> list[int]:
+        """Return the seeds of the series that have no result yet."""
+        return [seed for seed in self._seeds() if seed not in self._results]
+
+    def add(self, result: EpisodeResult) -> None:
+        """Keep a result."""
+        self._results[result.seed] = result
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+
+    def successes(self) -> int:
+        """Return how many episodes of the series succeeded so far."""
+        return sum(self._results[seed].success for seed in self._seeds() if seed in self._results)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the series, for a machine to read."""
+        done = [self._results[seed] for seed in self._seeds() if seed in self._results]
+        return {
+            "episodes": len(done),
+            "successes": self.successes(),
+            "failed_seeds": [result.seed for result in done if not result.success],
+            "wall_s": round(sum(result.wall_s for result in done), 1),
+            "settings": to_dict(self._config),
+        }
+
+    def _seeds(self) -> range:
+        return range(self._config.seed, self._config.seed + self._config.episodes)
+
+
+def _read_results(path: Path) -> Iterator[EpisodeResult]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            yield EpisodeResult(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path}, line {number}: not a result ({error}); delete the line, and its episode "
+                "is run again"
+            ) from error
+
+
+def _claim_folder(folder: Path, config: RolloutConfig) -> None:
+    """Write the settings into the folder, or check that they are those of the series in it."""
+    settings = {name: v for name, v in to_dict(config).items() if name not in _MAY_CHANGE}
+    path = folder / _SETTINGS_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    faults = [
+        f"{name}: the series in {folder} has {stored.get(name)!r}, got {settings.get(name)!r}"
+        for name in sorted({*stored, *settings})
+        if stored.get(name) != settings.get(name)
+    ]
+    if faults:
+        raise ConfigError("\n".join([*faults, "choose another folder, or the same settings"]))
