@@ -14,7 +14,7 @@ setup(
     zip_safe=True,
     maintainer="mu0 for ROS 2 maintainers",
     maintainer_email="maintainers@mu0-ros.dev",
-    description="Shared core of the mu0 workspace: geometry, traces, episodes, configuration, ROS glue.",
+    description="Shared core: geometry, traces, episodes, configuration, the ROS side of nodes.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": ["validate_episode = mu0_core.episode_validator:main"],

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mu0_core.ros.interfaces import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]

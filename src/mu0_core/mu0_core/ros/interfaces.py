@@ -203,12 +203,83 @@ def _simulator_interfaces() -> list[Interface]:
     ]
 
 
+def _perception_topics() -> list[Interface]:
+    tracker: dict[str, Any] = {
+        "owner": "keypoint_tracker",
+        "rate": "camera rate",
+        "frame": OPTICAL_FRAME,
+    }
+    return [
+        _published(
+            "mu0/keypoints",
+            "mu0_msgs/msg/KeypointArray",
+            meaning="Tracked keypoints with their history, px and m",
+            **tracker,
+        ),
+        _published(
+            "mu0/points",
+            "sensor_msgs/msg/PointCloud2",
+            qos=Qos.SENSOR,
+            meaning="The scene as a thinned coloured cloud, m; only while somebody subscribes",
+            **tracker,
+        ),
+    ]
+
+
+def _world_model_interfaces() -> list[Interface]:
+    model = "world_model"
+    predicted: dict[str, Any] = {
+        "owner": model,
+        "rate": "prediction rate",
+        "frame": OPTICAL_FRAME,
+    }
+    return [
+        Interface(
+            name="mu0/instruction",
+            type_name="std_msgs/msg/String",
+            owner=model,
+            role=Role.SUBSCRIBES,
+            qos=Qos.LATCHED,
+            rate="on change",
+            meaning="What is to be done, in words; changes what is predicted, moves nothing",
+        ),
+        _published(
+            "mu0/traces",
+            "mu0_msgs/msg/TraceArray",
+            meaning="Predicted traces of the keypoints, m",
+            **predicted,
+        ),
+        _published(
+            "mu0/markers",
+            "visualization_msgs/msg/MarkerArray",
+            meaning="The traces for RViz and Foxglove, m; only while somebody subscribes",
+            **predicted,
+        ),
+        _published(
+            "mu0/overlay",
+            "sensor_msgs/msg/Image",
+            qos=Qos.SENSOR,
+            meaning="The picture with the traces drawn, rgb8; only while somebody subscribes",
+            **predicted,
+        ),
+        Interface(
+            name="mu0/predict_traces",
+            type_name="mu0_msgs/srv/PredictTraces",
+            owner=model,
+            role=Role.SERVES,
+            meaning="Predict traces from one given picture, for tools and scripts",
+        ),
+    ]
+
+
 INTERFACES: dict[str, Interface] = {
     interface.name: interface
     for interface in [
         *_camera_topics("sim"),
         *_command_topics("sim"),
         *_simulator_interfaces(),
+        *_perception_topics(),
+        *_world_model_interfaces(),
         _published(
             "/diagnostics",
             "diagnostic_msgs/msg/DiagnosticArray",
