@@ -32,6 +32,7 @@ PARAMETERS = {
         "Simulated time waits after each picture for traces or a command with its stamp",
         BOOLEANS,
     ),
+    "step_lock_timeout_s": (float, "5.0", "Longest such wait, s of wall clock", None),
     "max_real_time_factor": (
         float,
         "1.0",
