@@ -198,7 +198,9 @@ def run_episode(simulation, seed, setting, watch=None):
     return Result(
         seed=seed,
         success=simulation.success(),
-        end=end if core.ended else f"{end} in {core.policy.phase.value}: {core.hold or core.policy.reason}",
+        end=end
+        if core.ended
+        else f"{end} in {core.policy.phase.value}: {core.hold or core.policy.reason}",
         simulated_s=round(simulation.time_s - start_s, 2),
         limit_violations=sampler.violations(),
         velocity_jump=max(jumps),
