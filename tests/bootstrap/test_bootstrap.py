@@ -17,7 +17,7 @@ from bootstrap.report import SetupError  # noqa: E402
 def checkout(tmp_path):
     """Return an empty checkout with the wheels' kind of layout."""
     (tmp_path / "requirements").mkdir()
-    for name in ("ros-jazzy", "python", "dev"):
+    for name in ("ros-jazzy", "python", "learning", "dev"):
         (tmp_path / "requirements" / f"{name}.txt").write_text("numpy==2.4.6\nscipy==1.17.1\n")
     (tmp_path / "requirements" / "constraints-ros.txt").write_text("numpy==1.26.4\n")
     for name in ("src", "launch", "compat"):
@@ -56,11 +56,11 @@ def test_another_ros_distribution_is_refused():
 
 def test_an_installed_ros_gets_neither_wheels_nor_stand_ins(checkout):
     installed = layout.Layout(root=checkout.root, ros_installed=True)
-    assert [s.name for s in environment.environment_steps(installed)] == ["venv", "python"]
+    assert [s.name for s in environment.environment_steps(installed)] == ["venv", "python", "learning"]
     assert [s.name for s in workspace.build_steps(installed)] == ["build"]
     assert str(checkout.compat) not in workspace.environment(installed).get("PYTHONPATH", "")
     wheels = [s.name for s in environment.environment_steps(checkout)]
-    assert wheels == ["venv", "ros-jazzy", "cmake", "python"]
+    assert wheels == ["venv", "ros-jazzy", "cmake", "python", "learning"]
 
 
 def test_constraints_win_over_pins(checkout, monkeypatch):

@@ -1,0 +1,1 @@
+"""ROS shells around the library modules of mu0_perception."""
