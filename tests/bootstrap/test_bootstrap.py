@@ -56,7 +56,11 @@ def test_another_ros_distribution_is_refused():
 
 def test_an_installed_ros_gets_neither_wheels_nor_stand_ins(checkout):
     installed = layout.Layout(root=checkout.root, ros_installed=True)
-    assert [s.name for s in environment.environment_steps(installed)] == ["venv", "python", "learning"]
+    assert [s.name for s in environment.environment_steps(installed)] == [
+        "venv",
+        "python",
+        "learning",
+    ]
     assert [s.name for s in workspace.build_steps(installed)] == ["build"]
     assert str(checkout.compat) not in workspace.environment(installed).get("PYTHONPATH", "")
     wheels = [s.name for s in environment.environment_steps(checkout)]

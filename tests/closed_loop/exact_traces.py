@@ -35,6 +35,7 @@ class Setting:
     noise_m: float = 0.0  # independent for each point and step
     bias_m: float = 0.0  # the same for all points of the object
     samples: int = 1
+    horizon_share: float = 1.0  # of the motion that is told; 0 = everything stands still
     period_s: float = 0.5
     latency_s: float = 0.2
     time_limit_s: float = 30.0
@@ -51,7 +52,6 @@ class Result:
     limit_violations: int
     velocity_jump: float
     refused: int
-    latency_ms: float
     grasps: int
 
 
@@ -109,6 +109,7 @@ class ExactTraces:
         )
         xyz = camera.unproject(sampled.uvz)
         valid, n = sampled.valid[1:], int(sampled.valid.sum())
+        n = max(1, round(setting.horizon_share * n))
         xyz[:, n:] = xyz[:, n - 1 : n]
         future = np.tile(xyz[None, :, 1:], (setting.samples, 1, 1, 1))
         future += setting.noise_m * rng.standard_normal(future.shape)
@@ -161,7 +162,7 @@ def run_episode(simulation, seed, setting, watch=None):
     T_base_camera = se3.inverse(simulation.T_world_base) @ simulation.T_world_camera
     start_s = simulation.time_s
     waiting, due_s, turn_s, closed = [], start_s + 0.1, start_s + 0.1, None
-    jumps, refused, grasps, last_phase, success_s = [0.0], 0, 0, None, None
+    jumps, grasps, last_phase = [0.0], 0, None
     end = "time-out"
     for tick in run(simulation, sampler):
         now_s = tick.time_s
@@ -205,7 +206,6 @@ def run_episode(simulation, seed, setting, watch=None):
         limit_violations=sampler.violations(),
         velocity_jump=max(jumps),
         refused=sampler.refused,
-        latency_ms=0.0,
         grasps=grasps,
     )
 

@@ -38,6 +38,7 @@ ROSDEP_KEYS = {
 # Without a rosdep key: requirements/ brings them, and the manifests say so in a comment.
 WITHOUT_KEY = {
     "accelerate": "accelerate",
+    "huggingface_hub": "huggingface-hub",
     "mujoco": "mujoco",
     "pink": "pin-pink",
     "qpsolvers": "pin-pink",

@@ -272,6 +272,35 @@ def _world_model_interfaces() -> list[Interface]:
     ]
 
 
+def _policy_interfaces() -> list[Interface]:
+    policy = "policy"
+    services = {
+        "start": "Let the arm follow the traces, whatever their instruction",
+        "stop": "Hold until resume; a running task waits",
+        "resume": "End a stop",
+        "clear_fault": "Forget a latched fault; nothing moves before the next start",
+    }
+    return [
+        _published(
+            "policy/display_trajectory",
+            "trajectory_msgs/msg/JointTrajectory",
+            policy,
+            rate="command rate",
+            meaning="What is sent to the arm, or would be in a dry run, rad; moves nothing",
+        ),
+        *(
+            Interface(
+                name=f"policy/{name}",
+                type_name="std_srvs/srv/Trigger",
+                owner=policy,
+                role=Role.SERVES,
+                meaning=meaning,
+            )
+            for name, meaning in services.items()
+        ),
+    ]
+
+
 INTERFACES: dict[str, Interface] = {
     interface.name: interface
     for interface in [
@@ -280,6 +309,7 @@ INTERFACES: dict[str, Interface] = {
         *_simulator_interfaces(),
         *_perception_topics(),
         *_world_model_interfaces(),
+        *_policy_interfaces(),
         _published(
             "/diagnostics",
             "diagnostic_msgs/msg/DiagnosticArray",

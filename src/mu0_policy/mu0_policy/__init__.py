@@ -1,0 +1,1 @@
+"""Policies: predicted traces in, safe joint commands out."""

@@ -1,0 +1,1 @@
+"""ROS nodes of mu0_policy: thin shells around its library modules."""

@@ -1,0 +1,44 @@
+"""Run the trace follower on a robot."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from mu0_core.config import option, validate
+from mu0_core.embodiment import Embodiment
+from mu0_core.ros.lifecycle import spin
+from mu0_policy.nodes.policy_config import PolicyNodeConfig
+from mu0_policy.nodes.policy_node import PolicyNode
+from mu0_policy.trace_follower import FollowerConfig, TraceFollower
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFollowerConfig(PolicyNodeConfig):
+    """Configure the policy and how it reads traces."""
+
+    follower: FollowerConfig = option(
+        FollowerConfig(), description="How traces are read", read_only=True
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+class TraceFollowerNode(PolicyNode[TraceFollowerConfig]):
+    """Follow the traces of gripper and object."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(TraceFollowerConfig, **arguments)
+
+    def make_policy(self, embodiment: Embodiment) -> TraceFollower:
+        """Make the trace follower."""
+        return TraceFollower(self.config.follower, embodiment.gripper.closing_s)
+
+
+def main() -> int:
+    """Run the node."""
+    return spin(TraceFollowerNode, threads=3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

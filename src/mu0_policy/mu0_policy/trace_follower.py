@@ -1,0 +1,413 @@
+"""Own the rule by which a gripper follows predicted traces: approach, close, carry, done.
+
+The traces of points fixed to the gripper give tool poses, those of an object its motion
+(`trace_motions`). Nothing moves while fingers close, so a path by arc length has no step for the
+grasp: it lies between the step before the object starts to move and that one. The rule:
+
+1. The object is the cluster of points that moves farthest in the prediction. Its first moved
+   step m is the first from which on its middle stays `moved_m` or more away from where it is.
+2. From m on, gripper and object move as one. Carried back by the object's motion, the gripper's
+   predicted points all show the same pose relative to the object: their weighted mean over the
+   steps gives the grasp.
+3. Approach along the tool poses before m, then to the grasp. Within `grasp_m` of it: close.
+4. Wait until the fingers stand still. Fully shut means nothing is held: open, and begin anew.
+5. Carry along the tool poses of predictions made after the grasp. Where the object stays behind
+   at rest while the gripper goes on, let go there, and follow the rest with open fingers.
+6. Done when the tool has come to the end of its path and several predictions in a row say that
+   no motion goes on, or next to none while carrying.
+
+docs/trace_follower.md tells the reasons and what accuracy the rule needs.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core import se3
+from mu0_core.config import option, validate
+from mu0_core.errors import TrajectoryError
+from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
+
+FloatArray = NDArray[np.float64]
+
+
+class Phase(Enum):
+    """Say what the follower is about."""
+
+    WAIT = "wait"
+    APPROACH = "approach"
+    CLOSE = "close"
+    CARRY = "carry"
+    OPEN = "open"
+    RETREAT = "retreat"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerConfig:
+    """Configure how traces are read."""
+
+    inlier_m: float = option(
+        0.03, description="How far a point may be off the motion of its body", unit="m", low=1e-3
+    )
+    moved_m: float = option(
+        0.01, description="Shift from which on an object counts as moved", unit="m", low=1e-3
+    )
+    grasp_m: float = option(
+        0.008, description="Distance from the grasp at which to close", unit="m", low=1e-3
+    )
+    grasp_rad: float = option(
+        0.2, description="Angle from the grasp at which to close", unit="rad", low=1e-2
+    )
+    reach_m: float = option(
+        0.08, description="Distance of the tool from what it holds, at most", unit="m", low=1e-2
+    )
+    shut_share: float = option(
+        0.95, description="Share of the way to closed that means empty fingers", low=0.1, high=1.0
+    )
+    done_m: float = option(
+        0.02, description="Way that is left when a load counts as brought", unit="m", low=0.0
+    )
+    done_predictions: int = option(
+        3, description="Predictions in a row that must say that the motion is over", low=1
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RobotState:
+    """Hold what the follower has to know of the robot.
+
+    Attributes:
+        now_s: Time on the clock of the predictions.
+        T_base_tool: (4, 4) pose that is measured.
+        T_base_tool_ahead: (4, 4) pose that is commanded for when a new path can begin.
+        gripper_share: Where the fingers are: 0 = open, 1 = closed with nothing between.
+        gripper_at_rest: Whether the fingers stand still.
+        path_ended: Whether the tool has come to the end of the path it was given.
+    """
+
+    now_s: float
+    T_base_tool: FloatArray
+    T_base_tool_ahead: FloatArray
+    gripper_share: float
+    gripper_at_rest: bool
+    path_ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ToolPlan:
+    """Hold what the robot shall do from now on.
+
+    Attributes:
+        phase: What this is for.
+        reason: Why, in one sentence.
+        poses: (k, 4, 4) tool poses to pass, the last one to stop at; none = stay; None = go on
+            as before.
+        close: Whether the fingers shall be closed.
+    """
+
+    phase: Phase
+    reason: str
+    poses: FloatArray | None
+    close: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Reading:
+    """Hold what one prediction says.
+
+    Attributes:
+        tool: (v, 4, 4) tool poses of the valid steps.
+        grasp: (4, 4) tool pose of the grasp, None if no object moves.
+        n_before: Number of steps before the object moves.
+        release: Step at which the object stays behind, None if it does not.
+    """
+
+    tool: FloatArray
+    grasp: FloatArray | None = None
+    n_before: int = 0
+    release: int | None = None
+
+
+@dataclass(slots=True)
+class TraceFollower:
+    """Decide tool path and fingers from predictions; `reset` before each new task."""
+
+    config: FollowerConfig
+    gripper_s: float
+    """Time that the fingers take from open to closed."""
+    phase: Phase = Phase.WAIT
+    reason: str = "no prediction yet"
+    valid_prob: float = 1.0
+    """Probability that the motion still goes on, by the latest prediction."""
+    _reading: _Reading | None = field(default=None, init=False)
+    _since_s: float = field(default=-np.inf, init=False)
+    _n_done: int = field(default=0, init=False)
+
+    def reset(self) -> None:
+        """Forget the task."""
+        self.phase, self.reason, self.valid_prob = Phase.WAIT, "no prediction yet", 1.0
+        self._reading, self._since_s, self._n_done = None, -np.inf, 0
+
+    def step(self, state: RobotState, prediction: Prediction | None) -> ToolPlan | None:
+        """Take a new prediction, if there is one, and decide.
+
+        Returns:
+            What to do from now on, None to go on as before.
+        """
+        if prediction is not None and prediction.stamp_s >= self._since_s:
+            return self._on_prediction(state, prediction)
+        if self.phase is Phase.APPROACH:
+            return self._close_if_there(state)
+        if self.phase is Phase.CLOSE:
+            return self._judge_grasp(state)
+        if self.phase is Phase.CARRY:
+            return self._watch_load(state)
+        if self.phase is Phase.OPEN and self._fingers_done(state):
+            self._since_s = state.now_s
+            return self._enter(Phase.RETREAT, "the fingers are open", close=False)
+        if self._is_over(state):
+            return self._enter(Phase.DONE, "the path is finished and no motion goes on")
+        return None
+
+    # Decisions.
+
+    def _on_prediction(self, state: RobotState, prediction: Prediction) -> ToolPlan | None:
+        config = self.config
+        holding = self.phase is Phase.CARRY
+        target = _held(prediction, config) if holding else _moving(prediction, config)
+        points = prediction.on_gripper if target is None else prediction.on_gripper | target
+        self.valid_prob = float(prediction.valid_prob[points, 0].mean())
+        n_valid = prediction.n_valid(points)
+        self._n_done = self._n_done + 1 if self._says_done(prediction, n_valid) else 0
+        if self.phase in (Phase.CLOSE, Phase.OPEN, Phase.DONE):
+            return None
+        if self._is_over(state):
+            return self._enter(Phase.DONE, "the path is finished and no motion goes on")
+        if n_valid == 0:
+            return None
+        if holding:
+            return self._carry(state, _read_carry(prediction, target, n_valid, config))
+        if self.phase is Phase.RETREAT:
+            reading = _Reading(
+                tool=_tool_poses(prediction, prediction.on_gripper, n_valid, config)
+            )
+            return self._follow(state, reading.tool, Phase.RETREAT, "follows the gripper's traces")
+        return self._approach(state, _read_approach(prediction, target, n_valid, config))
+
+    def _approach(self, state: RobotState, reading: _Reading) -> ToolPlan | None:
+        self._reading = reading
+        if reading.grasp is None:
+            why = "follows the gripper's traces; no object moves in them yet"
+            return self._follow(state, reading.tool, Phase.APPROACH, why)
+        close = self._close_if_there(state)
+        if close is not None:
+            return close
+        poses = np.concatenate([reading.tool[: reading.n_before], reading.grasp[None]])
+        why = f"goes to the grasp: the object moves from step {reading.n_before} on"
+        return self._follow(state, poses, Phase.APPROACH, why)
+
+    def _close_if_there(self, state: RobotState) -> ToolPlan | None:
+        if self._reading is None or self._reading.grasp is None:
+            return None
+        distance_m, angle_rad = _apart(state.T_base_tool, self._reading.grasp)
+        if distance_m > self.config.grasp_m or angle_rad > self.config.grasp_rad:
+            return None
+        self._since_s = state.now_s
+        return self._enter(
+            Phase.CLOSE, f"closes {1e3 * distance_m:.0f} mm from the grasp", close=True
+        )
+
+    def _judge_grasp(self, state: RobotState) -> ToolPlan | None:
+        if not self._fingers_done(state):
+            return None
+        self._since_s = state.now_s
+        if state.gripper_share >= self.config.shut_share:
+            return self._begin_anew(state, "the fingers closed on nothing: opens and plans anew")
+        self._reading, self._n_done = None, 0
+        return self._enter(Phase.CARRY, "the fingers hold something", close=True)
+
+    def _watch_load(self, state: RobotState) -> ToolPlan | None:
+        if state.gripper_share >= self.config.shut_share:
+            return self._begin_anew(state, "what was held is lost: opens and plans anew")
+        if self._reading is not None and self._reading.release is not None and state.path_ended:
+            self._since_s = state.now_s
+            return self._enter(Phase.OPEN, "lets go where the object stays behind", close=False)
+        if self._is_over(state):
+            return self._enter(Phase.DONE, "the path is finished and no motion goes on")
+        return None
+
+    def _carry(self, state: RobotState, reading: _Reading) -> ToolPlan | None:
+        self._reading = reading
+        if reading.release is None:
+            why = "follows gripper and object as one"
+            return self._follow(state, reading.tool, Phase.CARRY, why)
+        why = f"brings the object to where it stays behind, step {reading.release}"
+        return self._follow(state, reading.tool[: reading.release + 1], Phase.CARRY, why)
+
+    def _begin_anew(self, state: RobotState, reason: str) -> ToolPlan:
+        self._reading, self._n_done = None, 0
+        self._since_s = state.now_s + self.gripper_s
+        return self._enter(Phase.APPROACH, reason, close=False)
+
+    # Helpers.
+
+    def _follow(self, state: RobotState, poses: FloatArray, phase: Phase, reason: str) -> ToolPlan:
+        self.phase, self.reason = phase, reason
+        ahead = _ahead(smoothed(poses), state.T_base_tool_ahead)
+        return ToolPlan(phase=phase, reason=reason, poses=ahead, close=phase is Phase.CARRY)
+
+    def _enter(self, phase: Phase, reason: str, close: bool | None = None) -> ToolPlan:
+        """Change the phase; the tool comes to its end of path, or stays."""
+        if close is None:
+            close = self.phase is Phase.CARRY
+        self.phase, self.reason = phase, reason
+        poses = None if phase in (Phase.CLOSE, Phase.DONE) else np.empty((0, 4, 4))
+        return ToolPlan(phase=phase, reason=reason, poses=poses, close=close)
+
+    def _fingers_done(self, state: RobotState) -> bool:
+        waited_s = state.now_s - self._since_s
+        return (waited_s > 0.5 * self.gripper_s and state.gripper_at_rest) or (
+            waited_s > 2.0 * self.gripper_s
+        )
+
+    def _says_done(self, prediction: Prediction, n_valid: int) -> bool:
+        """Say whether hardly any motion of the gripper is left."""
+        gripper = prediction.on_gripper
+        left = shifts(prediction.current_xyz[gripper], prediction.xyz[gripper, :n_valid])
+        return n_valid == 0 or (self.phase is Phase.CARRY and left[-1] < self.config.done_m)
+
+    def _is_over(self, state: RobotState) -> bool:
+        return state.path_ended and self._n_done >= self.config.done_predictions
+
+
+def _moving(prediction: Prediction, config: FollowerConfig) -> NDArray[np.bool_] | None:
+    """Return the points (n,) of the cluster that moves farthest, None if none moves."""
+    best, farthest_m = None, 2.0 * config.moved_m
+    for cluster in np.unique(prediction.cluster_ids[~prediction.on_gripper]):
+        points = ~prediction.on_gripper & (prediction.cluster_ids == cluster)
+        n_valid = prediction.n_valid(points)
+        if n_valid == 0:
+            continue
+        moved = shifts(prediction.current_xyz[points], prediction.xyz[points, :n_valid])
+        if moved[-1] > farthest_m:
+            best, farthest_m = points, float(moved[-1])
+    return best
+
+
+def _held(prediction: Prediction, config: FollowerConfig) -> NDArray[np.bool_] | None:
+    """Return the points (n,) of the cluster between the fingers, None if there is none."""
+    best, nearest_m = None, config.reach_m
+    for cluster in np.unique(prediction.cluster_ids[~prediction.on_gripper]):
+        points = ~prediction.on_gripper & (prediction.cluster_ids == cluster)
+        middle = np.median(prediction.current_xyz[points], axis=0)
+        distance_m = float(np.linalg.norm(middle - prediction.T_base_tool[:3, 3]))
+        if distance_m < nearest_m:
+            best, nearest_m = points, distance_m
+    return best
+
+
+def _read_approach(
+    prediction: Prediction,
+    target: NDArray[np.bool_] | None,
+    n_valid: int,
+    config: FollowerConfig,
+) -> _Reading:
+    """Find tool poses and grasp in a prediction made with empty fingers."""
+    tool = _tool_poses(prediction, prediction.on_gripper, n_valid, config)
+    if target is None:
+        return _Reading(tool=tool)
+    current, future = prediction.current_xyz[target], prediction.xyz[target, :n_valid]
+    still = shifts(current, future) < config.moved_m
+    if still[-1]:
+        return _Reading(tool=tool)
+    first = int(np.flatnonzero(still)[-1]) + 1 if still.any() else 0
+    motions = body_motions(current, future[:, first:], inlier_m=config.inlier_m)
+    grasp = _grasp(prediction, motions, first, config)
+    if grasp is None:
+        return _Reading(tool=tool)
+    gap_m = np.linalg.norm(np.median(current, axis=0) - grasp[:3, 3])
+    if gap_m > config.reach_m:  # it moves, but not because it is held: a part of the robot
+        return _Reading(tool=tool)
+    return _Reading(tool=tool, grasp=grasp, n_before=first)
+
+
+def _grasp(
+    prediction: Prediction, motions: FloatArray, first: int, config: FollowerConfig
+) -> FloatArray | None:
+    """Return the tool pose now that has the gripper's predicted place on the object.
+
+    Args:
+        prediction: With the object moving from step `first` on.
+        motions: (k, 4, 4) of the object at these steps.
+        first: Step of the first motion.
+        config: Inlier distance.
+    """
+    gripper = prediction.on_gripper
+    steps = slice(first, first + len(motions))
+    future = np.swapaxes(prediction.xyz[gripper, steps], 0, 1)
+    carried_back = se3.transform_points(se3.inverse(motions)[:, None], future)
+    # Near steps count more: a prediction is worse the farther it goes.
+    weights = prediction.valid_prob[gripper, steps].mean(axis=0) / (1.0 + np.arange(len(motions)))
+    place = np.average(carried_back, axis=0, weights=np.maximum(weights, 1e-6))
+    try:
+        fit = se3.robust_rigid_fit(
+            prediction.current_xyz[gripper], place, inlier_m=config.inlier_m
+        )
+    except TrajectoryError:
+        return None
+    return fit.T @ prediction.T_base_tool
+
+
+def _read_carry(
+    prediction: Prediction,
+    target: NDArray[np.bool_] | None,
+    n_valid: int,
+    config: FollowerConfig,
+) -> _Reading:
+    """Find tool poses, and where to let go, in a prediction made while holding something."""
+    gripper = prediction.on_gripper
+    if target is None:
+        return _Reading(tool=_tool_poses(prediction, gripper, n_valid, config))
+    object_shift = np.median(
+        prediction.xyz[target, :n_valid] - prediction.current_xyz[target, None], axis=0
+    )
+    gripper_shift = np.median(
+        prediction.xyz[gripper, :n_valid] - prediction.current_xyz[gripper, None], axis=0
+    )
+    apart_m = np.linalg.norm(gripper_shift - object_shift, axis=-1)
+    together = apart_m < 3.0 * config.moved_m
+    release = None
+    if not together[-1]:
+        last = int(np.flatnonzero(together)[-1]) if together.any() else 0
+        rests_m = np.linalg.norm(object_shift[-1] - object_shift[last])
+        release = last if rests_m < config.moved_m else None
+    points = gripper if release is not None else gripper | target
+    return _Reading(tool=_tool_poses(prediction, points, n_valid, config), release=release)
+
+
+def _tool_poses(
+    prediction: Prediction, points: NDArray[np.bool_], n_valid: int, config: FollowerConfig
+) -> FloatArray:
+    """Return the tool's predicted poses (n_valid, 4, 4) from points that move with it."""
+    motions = body_motions(
+        prediction.current_xyz[points], prediction.xyz[points, :n_valid], inlier_m=config.inlier_m
+    )
+    return motions @ prediction.T_base_tool
+
+
+def _ahead(poses: FloatArray, T_base_tool: FloatArray) -> FloatArray:
+    """Leave out the poses that the tool has passed since the image was taken."""
+    distances_m = np.linalg.norm(poses[:, :3, 3] - T_base_tool[:3, 3], axis=-1)
+    return poses[min(int(np.argmin(distances_m)) + 1, len(poses) - 1) :]
+
+
+def _apart(T_a: FloatArray, T_b: FloatArray) -> tuple[float, float]:
+    """Return the distance (m) and the angle (rad) between two poses."""
+    twist = se3.log(se3.inverse(T_a) @ T_b)
+    return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(np.linalg.norm(twist[3:]))

@@ -1,0 +1,122 @@
+"""A planar arm of three joints, and what the tests do with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mu0_core.embodiment import arm_model, load_embodiment
+
+URDF = """<robot name="planar">
+  <link name="base_link"/><link name="a"/><link name="b"/><link name="c"/><link name="finger"/>
+  <link name="tool0"/>
+  <joint name="j1" type="revolute"><parent link="base_link"/><child link="a"/>
+    <axis xyz="0 0 1"/><limit lower="-3" upper="3" velocity="2" effort="1"/></joint>
+  <joint name="j2" type="revolute"><parent link="a"/><child link="b"/>
+    <origin xyz="0.4 0 0"/><axis xyz="0 0 1"/>
+    <limit lower="-2.5" upper="2.5" velocity="2" effort="1"/></joint>
+  <joint name="j3" type="revolute"><parent link="b"/><child link="c"/>
+    <origin xyz="0.4 0 0"/><axis xyz="0 0 1"/>
+    <limit lower="-2.5" upper="2.5" velocity="2" effort="1"/></joint>
+  <joint name="tool_joint" type="fixed"><parent link="c"/><child link="tool0"/>
+    <origin xyz="0.2 0 0"/></joint>
+  <joint name="jaw" type="prismatic"><parent link="c"/><child link="finger"/>
+    <axis xyz="0 1 0"/><limit lower="0" upper="0.04" velocity="0.1" effort="1"/></joint>
+</robot>"""
+
+FILE = """
+name: planar
+base_frame: base_link
+tool_frame: tool0
+arm:
+  joints: [j1, j2, j3]
+  controller: arm_controller/joint_trajectory
+  home_q: [1.2, -2.0, 0.8]
+  acceleration: [5.0, 5.0, 5.0]
+  jerk: [60.0, 60.0, 60.0]
+gripper:
+  joints: [jaw]
+  open: [0.04]
+  closed: [0.0]
+  controller: gripper_controller/joint_trajectory
+  closing_s: 0.6
+keypoints:
+  frame: tool0
+  xyz: [[0.0, 0.05, 0.0], [0.0, -0.05, 0.0], [-0.08, 0.0, 0.0], [-0.04, 0.02, 0.05]]
+workspace: {lower: [0.3, -0.6, -0.5], upper: [0.98, 0.6, 0.5]}
+"""
+
+
+@pytest.fixture
+def urdf():
+    return URDF
+
+
+@pytest.fixture
+def embodiment_file(tmp_path):
+    path = tmp_path / "planar.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def embodiment(embodiment_file):
+    return load_embodiment(embodiment_file)
+
+
+@pytest.fixture
+def model(embodiment):
+    return arm_model(embodiment, URDF)
+
+
+@pytest.fixture
+def embodiments_dir():
+    return Path(__file__).resolve().parents[1] / "config" / "embodiments"
+
+
+@pytest.fixture
+def scene(embodiment, model):
+    """Return a maker of predictions: the tool goes along a line to a cube and takes it on."""
+    from mu0_policy.trace_motions import Prediction
+
+    def make(
+        q=(1.2, -2.0, 0.8),
+        *,
+        stamp_s=0.0,
+        way=0.3,
+        before=20,
+        after=10,
+        valid=None,
+        noise_m=0.0,
+        held=False,
+        leaves=None,
+    ):
+        rng = np.random.default_rng(0)
+        tool = model.forward(np.array(q), "tool0")
+        grasp = tool[:3, 3] + [way if not held else 0.0, 0.0, 0.0]
+        cube = grasp + rng.uniform(-0.02, 0.02, (12, 3))
+        gripper = np.array(embodiment.keypoints.xyz) @ tool[:3, :3].T + tool[:3, 3]
+        steps = np.arange(1, before + after + 1)
+        go = np.where(steps <= before, steps * way / max(before, 1), way)
+        lift = np.maximum(steps - before, 0) * 0.0125
+        move = np.stack([0.0 * go if held else go, lift, 0.0 * go], axis=-1)
+        cube_move = np.stack([0.0 * go, lift, 0.0 * go], axis=-1)
+        if leaves is not None:
+            cube_move[leaves:] = cube_move[leaves]
+        current = np.concatenate([gripper, cube])
+        xyz = np.concatenate([gripper[:, None] + move, cube[:, None] + cube_move])
+        on_gripper = np.arange(len(current)) < len(gripper)
+        goes_on = np.arange(len(steps)) < (len(steps) if valid is None else valid)
+        return Prediction(
+            stamp_s=stamp_s,
+            T_base_tool=tool,
+            instruction="take the cube",
+            current_xyz=current,
+            xyz=xyz + noise_m * rng.standard_normal(xyz.shape),
+            valid_prob=np.tile(goes_on.astype(float), (len(current), 1)),
+            on_gripper=on_gripper,
+            cluster_ids=np.where(on_gripper, -1, 7).astype(np.int32),
+            spread_m=0.0,
+        ), grasp
+
+    return make
