@@ -83,3 +83,17 @@ def launch_sim():
     for launched, watcher in started:
         watcher.close()
         launched.stop()
+
+
+@pytest.fixture(scope="module")
+def launch_beside():
+    """Return a function that starts a launch file in a domain; all end with the module."""
+    started = []
+
+    def launch(domain_id, *arguments):
+        started.append(Launched(domain_id, *arguments))
+        return started[-1]
+
+    yield launch
+    for launched in started:
+        launched.stop()

@@ -23,7 +23,7 @@ def test_arguments_are_documented(name):
     assert "No description given" not in result.stdout
 
 
-@pytest.mark.parametrize("name", ["sim.launch.py", "demo.launch.py"])
+@pytest.mark.parametrize("name", ["sim.launch.py", "demo.launch.py", "mu0.launch.py"])
 def test_an_unknown_robot_is_refused_before_anything_starts(name):
     result = _launch(name, "robot:=r2d2")
     assert result.returncode == 1

@@ -1,0 +1,1 @@
+"""μ₀: the trace world model, its checkpoints, training and evaluation."""

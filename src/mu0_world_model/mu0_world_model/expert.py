@@ -1,0 +1,248 @@
+"""Own the trace expert: a Llama-type stack over the suffix, modulated by flow time.
+
+Tokens of a keypoint are its history groups and its control point groups. The expert keeps all of
+them in one sequence, group after group: [history group 0 of all keypoints, group 1, ..., then for
+each sample its control groups]. In this order the rule that a history token sees the same or
+earlier history groups, and a control token everything of its own sample, needs no mask: each
+block of queries attends to a leading part of the keys. History tokens never see control points,
+so all samples share them.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaRMSNorm,
+)
+
+from mu0_world_model.attention import (
+    attend,
+    join_masks,
+    merge_heads,
+    rms_norm,
+    rotate,
+    rotation,
+    split_heads,
+)
+from mu0_world_model.config import Mu0Config
+from mu0_world_model.vlm import PrefixPass, llama_config
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """Hold what the expert reads of a prefix of L tokens; constant over flow steps and queries.
+
+    Attributes:
+        keys: Per expert layer (B, kv_heads, L, head_dim). Joint layers have the VLM's, cross
+            layers the expert's projection of them.
+        values: Likewise.
+        valid: (B, L) bool, None = all.
+        cos_sin: Rotation of the one position that all suffix tokens share, (B, 1, 1, head_dim).
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    valid: Tensor | None
+    cos_sin: tuple[Tensor, Tensor]
+
+    def repeated(self, times: int) -> "Memory":
+        """Return this memory for a batch in which every sample stands `times` times in a row."""
+
+        def spread(x: Tensor) -> Tensor:
+            return x.repeat_interleave(times, dim=0)
+
+        return Memory(
+            keys=[spread(k) for k in self.keys],
+            values=[spread(v) for v in self.values],
+            valid=None if self.valid is None else spread(self.valid),
+            cos_sin=(spread(self.cos_sin[0]), spread(self.cos_sin[1])),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SuffixLayout:
+    """Describe the order of suffix tokens and which of them count as keys.
+
+    Attributes:
+        n_keypoints: Keypoints n.
+        history_groups: History groups in the sequence; 0 where history is hidden.
+        samples: Samples s that share prefix and history.
+        history_valid: (B, history_groups * n) bool, None = all.
+        control_valid: (B, control_groups * n) bool, None = all.
+    """
+
+    n_keypoints: int
+    history_groups: int
+    samples: int
+    history_valid: Tensor | None
+    control_valid: Tensor | None
+
+    @property
+    def history_tokens(self) -> int:
+        """Number of history tokens."""
+        return self.n_keypoints * self.history_groups
+
+
+class Expert(nn.Module):
+    """Refine suffix tokens with the prefix, layer by layer."""
+
+    def __init__(self, config: Mu0Config) -> None:
+        super().__init__()
+        sizes = config.vlm
+        self.head_dim = sizes.text_head_dim
+        self.stride = config.layer_stride
+        self.joint = [config.is_joint(i) for i in range(config.expert_layers)]
+        self.last_joint = max((i for i, joint in enumerate(self.joint) if joint), default=-1)
+        llama = llama_config(
+            width=config.expert_width,
+            mlp=config.expert_mlp,
+            sizes=sizes,
+            layers=config.expert_layers,
+        )
+        layers = (LlamaDecoderLayer(llama, i) for i in range(config.expert_layers))
+        self.layers = nn.ModuleList(layers)
+        self.norm = LlamaRMSNorm(config.expert_width, eps=sizes.rms_norm_eps)
+        for layer, joint in zip(self._blocks, self.joint, strict=True):
+            if not joint:  # keys and values come from the VLM's, not from the suffix
+                layer.self_attn.k_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
+                layer.self_attn.v_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
+        self.gradient_checkpointing = False
+
+    @property
+    def vlm_layers(self) -> int:
+        """Number of VLM layers whose keys and values are read."""
+        return (len(self.layers) - 1) * self.stride + 1
+
+    @property
+    def _blocks(self) -> list[LlamaDecoderLayer]:
+        return cast(list[LlamaDecoderLayer], list(self.layers))
+
+    def remember(self, prefix: PrefixPass, valid: Tensor) -> Memory:
+        """Prepare a prefix (valid: (B, L) bool) for any number of forward passes."""
+        keys, values = [], []
+        for i, (layer, joint) in enumerate(zip(self._blocks, self.joint, strict=True)):
+            k, v = prefix.keys[i * self.stride], prefix.values[i * self.stride]
+            if not joint:
+                k = self._projected(layer.self_attn.k_proj, k)
+                v = self._projected(layer.self_attn.v_proj, v)
+            keys.append(k)
+            values.append(v)
+        position = valid.sum(1, keepdim=True)
+        return Memory(
+            keys, values, None if bool(valid.all()) else valid, rotation(position, self.head_dim)
+        )
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, memory: Memory, layout: SuffixLayout
+    ) -> Tensor:
+        """Run all layers.
+
+        Args:
+            x: (B, T, E) suffix tokens in the order of the layout.
+            modulation: (B or 1, layers, 6, E): shift, scale, gate of attention, then of MLP.
+            memory: The prefix.
+            layout: The order of the tokens.
+
+        Returns:
+            (B, s * control tokens, E) control tokens before the final norm.
+        """
+        for i, layer in enumerate(self._blocks):
+            if i == self.last_joint + 1:  # from here on nothing reads history tokens
+                x, layout = x[:, layout.history_tokens :], _without_history(layout)
+            args = (layer, i, x, modulation[:, i, :, None].to(x.dtype), memory, layout)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = torch.utils.checkpoint.checkpoint(self._layer, *args, use_reentrant=False)
+            else:
+                x = self._layer(*args)
+        return x[:, layout.history_tokens :]
+
+    def _layer(
+        self,
+        layer: LlamaDecoderLayer,
+        index: int,
+        x: Tensor,
+        modulation: Tensor,
+        memory: Memory,
+        layout: SuffixLayout,
+    ) -> Tensor:
+        """Run one layer; modulation is (B or 1, 6, 1, E)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(1)
+        a = rms_norm(layer.input_layernorm, x) * (1 + scale1) + shift1
+        attend_ = self._joint_attention if self.joint[index] else self._cross_attention
+        x = x + gate1 * layer.self_attn.o_proj(attend_(layer.self_attn, index, a, memory, layout))
+        b = rms_norm(layer.post_attention_layernorm, x) * (1 + scale2) + shift2
+        return x + gate2 * layer.mlp(b)
+
+    def _cross_attention(
+        self,
+        attention: LlamaAttention,
+        index: int,
+        a: Tensor,
+        memory: Memory,
+        layout: SuffixLayout,
+    ) -> Tensor:
+        """Attend to the prefix alone; all queries have position 0, hence no rotation."""
+        q = split_heads(attention.q_proj(a), self.head_dim)
+        return merge_heads(attend(q, memory.keys[index], memory.values[index], memory.valid))
+
+    def _joint_attention(
+        self,
+        attention: LlamaAttention,
+        index: int,
+        a: Tensor,
+        memory: Memory,
+        layout: SuffixLayout,
+    ) -> Tensor:
+        """Attend to the prefix and to the suffix tokens that the layout allows."""
+        q = rotate(split_heads(attention.q_proj(a), self.head_dim), memory.cos_sin)
+        k = rotate(split_heads(attention.k_proj(a), self.head_dim), memory.cos_sin)
+        v = split_heads(attention.v_proj(a), self.head_dim)
+        n_history, batch = layout.history_tokens, a.shape[0]
+
+        keys = torch.cat([memory.keys[index], k[:, :, :n_history]], dim=2)
+        values = torch.cat([memory.values[index], v[:, :, :n_history]], dim=2)
+        n_prefix = memory.keys[index].shape[2]
+        valid = join_masks(
+            [(memory.valid, n_prefix), (layout.history_valid, n_history)], batch, a.device
+        )
+        outputs = []
+        for group in range(layout.history_groups):
+            rows = slice(group * layout.n_keypoints, (group + 1) * layout.n_keypoints)
+            seen = n_prefix + rows.stop
+            group_valid = None if valid is None else valid[:, :seen]
+            group_q = q[:, :, rows]
+            outputs.append(attend(group_q, keys[:, :, :seen], values[:, :, :seen], group_valid))
+
+        samples = layout.samples
+        q, k, v = (_fold_samples(t[:, :, n_history:], samples) for t in (q, k, v))
+        keys = torch.cat([keys.repeat_interleave(samples, dim=0), k], dim=2)
+        values = torch.cat([values.repeat_interleave(samples, dim=0), v], dim=2)
+        n_seen = n_prefix + n_history
+        valid = join_masks([(valid, n_seen), (layout.control_valid, k.shape[2])], batch, a.device)
+        if valid is not None:
+            valid = valid.repeat_interleave(samples, dim=0)
+        outputs.append(_unfold_samples(attend(q, keys, values, valid), samples))
+        return merge_heads(torch.cat(outputs, dim=2))
+
+    def _projected(self, projection: nn.Linear, heads: Tensor) -> Tensor:
+        """Apply a projection of all key heads together to (B, kv_heads, L, head_dim)."""
+        flat = merge_heads(heads).to(projection.weight.dtype)
+        return split_heads(projection(flat), self.head_dim).to(heads.dtype)
+
+
+def _without_history(layout: SuffixLayout) -> SuffixLayout:
+    return SuffixLayout(layout.n_keypoints, 0, layout.samples, None, layout.control_valid)
+
+
+def _fold_samples(x: Tensor, samples: int) -> Tensor:
+    """Turn (B, heads, s * t, d) into (B * s, heads, t, d)."""
+    return x.unflatten(2, (samples, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _unfold_samples(x: Tensor, samples: int) -> Tensor:
+    """Turn (B * s, heads, t, d) into (B, heads, s * t, d)."""
+    return x.unflatten(0, (-1, samples)).transpose(1, 2).flatten(2, 3)

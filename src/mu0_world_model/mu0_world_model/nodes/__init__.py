@@ -1,0 +1,1 @@
+"""ROS shells around the world model."""

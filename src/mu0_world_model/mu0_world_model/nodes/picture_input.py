@@ -1,0 +1,140 @@
+"""Bring keypoints together with the picture that they were found in."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from mu0_core.errors import ShapeError
+from mu0_core.ros.interfaces import create_subscription
+from mu0_core.ros.messages import (
+    depth_from_image,
+    keypoints_from_message,
+    ns_from_stamp,
+    rgb_from_image,
+)
+from mu0_core.traces import Keypoints
+from mu0_msgs.msg import KeypointArray
+
+COLOUR = "camera/color/image_raw"
+DEPTH = "camera/aligned_depth_to_color/image_raw"
+KEYPOINTS = "mu0/keypoints"
+_KEPT = 15  # pictures: what comes in half a second at 30 Hz, while a tracker works on one
+_DEPTH_SLOP_NS = 20_000_000  # drivers may stamp the two pictures of a pair apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Hold the messages of one moment, unconverted."""
+
+    colour: Image
+    keypoints: KeypointArray
+    depth: Image | None
+
+    def arrays(
+        self,
+    ) -> tuple[NDArray[np.uint8], Keypoints, NDArray[np.float32] | None]:
+        """Convert: picture (H, W, 3), keypoints, and depth (H, W) m if there is one.
+
+        Raises:
+            ShapeError: A message contradicts itself, or the sizes differ.
+            CalibrationError: The keypoints' intrinsics are impossible.
+        """
+        rgb, keypoints = rgb_from_image(self.colour), keypoints_from_message(self.keypoints)
+        camera = keypoints.camera
+        if rgb.shape[:2] != (camera.height, camera.width):
+            raise ShapeError(
+                f"colour image: expected {camera.width} x {camera.height} px as the keypoints "
+                f"say, got {rgb.shape[1]} x {rgb.shape[0]}; tracker and world model must take "
+                "the same topic"
+            )
+        depth = None if self.depth is None else depth_from_image(self.depth)
+        if depth is not None and depth.shape != rgb.shape[:2]:
+            raise ShapeError(
+                f"depth image: expected the colour image's {rgb.shape[1]} x {rgb.shape[0]} px, "
+                f"got {depth.shape[1]} x {depth.shape[0]}; take depth aligned to colour"
+            )
+        return rgb, keypoints, depth
+
+
+class PictureInput:
+    """Subscribe to keypoints and pictures, and hand on those of the same stamp.
+
+    Args:
+        node: The node that subscribes.
+        on_query: Called with each match, the newest last.
+        depth: Whether depth pictures are wanted too; a query may lack one even so.
+    """
+
+    def __init__(self, node: Node, on_query: Callable[[Query], None], *, depth: bool) -> None:
+        self._node, self._on_query, self.takes_depth = node, on_query, depth
+        self._pictures: deque[Image] = deque(maxlen=_KEPT)
+        self._depths: deque[Image] = deque(maxlen=_KEPT)
+        self._waiting: KeypointArray | None = None
+        self._came = {COLOUR: 0, DEPTH: 0, KEYPOINTS: 0}
+        self._matched = 0
+        create_subscription(node, COLOUR, self._on_picture)
+        create_subscription(node, KEYPOINTS, self._on_keypoints)
+        if depth:
+            create_subscription(node, DEPTH, self._on_depth)
+
+    def silence(self) -> str | None:
+        """Say what did not come since the last call, or None if a match came."""
+        came, self._came = self._came, dict.fromkeys(self._came, 0)
+        matched, self._matched = self._matched, 0
+        if matched:
+            return None
+        for name, needed in ((COLOUR, "colour images"), (KEYPOINTS, "keypoints")):
+            if not came[name]:
+                return f"no {needed} on {self._node.resolve_topic_name(name)}"
+        return (
+            f"no image on {self._node.resolve_topic_name(COLOUR)} has the stamp of keypoints on "
+            f"{self._node.resolve_topic_name(KEYPOINTS)}; tracker and world model must take the "
+            "same topic"
+        )
+
+    def _on_picture(self, message: Image) -> None:
+        self._came[COLOUR] += 1
+        self._pictures.append(message)
+        self._match()
+
+    def _on_depth(self, message: Image) -> None:
+        self._came[DEPTH] += 1
+        self._depths.append(message)
+
+    def _on_keypoints(self, message: KeypointArray) -> None:
+        self._came[KEYPOINTS] += 1
+        self._waiting = message
+        self._match()
+
+    def _match(self) -> None:
+        """Hand on the newest keypoints as soon as their picture is there, once."""
+        if self._waiting is None:
+            return
+        stamp_ns = _stamp_ns(self._waiting)
+        colour = _nearest(self._pictures, stamp_ns, 0)
+        if colour is None:
+            return
+        depth = _nearest(self._depths, stamp_ns, _DEPTH_SLOP_NS)
+        keypoints, self._waiting = self._waiting, None
+        self._matched += 1
+        self._on_query(Query(colour=colour, keypoints=keypoints, depth=depth))
+
+
+def _stamp_ns(message: Any) -> int:
+    return ns_from_stamp(message.header.stamp)
+
+
+def _nearest(messages: deque[Image], stamp_ns: int, slop_ns: int) -> Image | None:
+    """Return the message nearest in time, none if it is further away than the slop."""
+
+    def distance(message: Image) -> int:
+        return abs(_stamp_ns(message) - stamp_ns)
+
+    best = min(messages, key=distance, default=None)
+    return best if best is not None and distance(best) <= slop_ns else None

@@ -1,0 +1,184 @@
+"""Own the statistics that a checkpoint is normalised with: normalizer_stats.json.
+
+The file is that of the released model; ours adds the arc step of the data. A file without it is
+taken for a released one.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core.config import option, validate
+from mu0_core.episode import RELEASED_ARC_STEP, Episode, Rows, read_episode
+from mu0_core.errors import CheckpointError, EpisodeError
+
+STATISTICS = "normalizer_stats.json"
+
+_PERCENTILE = 95.0
+_DEPTH_PERCENTILES = (1.0, 99.0)
+_MAX_PAIRS_PER_EPISODE = 200_000
+_MAX_DEPTH_FRAMES_PER_EPISODE = 32
+_DEPTH_STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Hold what turns metric data into the model's units and back."""
+
+    delta_scale: tuple[float, float, float] = option(
+        description="95th percentile of |future - anchor| of u, v (normalised) and z (m)", low=1e-9
+    )
+    arc_step: float = option(
+        description="Distance between trace points, image fractions and metres in one norm",
+        low=1e-6,
+    )
+    history_len: int = option(description="History steps h", low=1)
+    future_len: int = option(description="Future steps H", low=1)
+    depth_log_min: float | None = option(None, description="Natural log of the nearest depth in m")
+    depth_log_max: float | None = option(
+        None, description="Natural log of the farthest depth in m"
+    )
+    num_samples: int = option(0, description="Pairs the scale was measured on", low=0)
+
+    def __post_init__(self) -> None:
+        low, high = self.depth_log_min, self.depth_log_max
+        fault = None
+        if (low is None) != (high is None):
+            fault = f"depth_log_max: expected both depth limits or none, got {low} and {high}"
+        elif low is not None and high is not None and not low < high:
+            fault = f"depth_log_max: expected above depth_log_min = {low}, got {high}"
+        validate(self, fault)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "Statistics":
+        """Read the content of a statistics file.
+
+        Raises:
+            CheckpointError: It is no such file, or of another kind of target.
+        """
+        try:
+            raw = json.loads(text)
+            scale = tuple(float(raw[f"delta_scale_{axis}"]) for axis in "xyz")
+            lengths = {name: int(raw[name]) for name in ("history_len", "future_len")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{where}: no statistics of a trace model: {error!r}") from error
+        kind = raw.get("target_kind", "anchor")
+        if kind != "anchor":
+            raise CheckpointError(f"{where}: target_kind: expected 'anchor', got {kind!r}")
+        if not any(name.startswith("depth_") for name in raw):
+            raise CheckpointError(f"{where}: no depth_* fields; the file is of an older version")
+        return cls(
+            delta_scale=(scale[0], scale[1], scale[2]),
+            arc_step=raw.get("arc_step", RELEASED_ARC_STEP),
+            depth_log_min=raw.get("depth_log_min"),
+            depth_log_max=raw.get("depth_log_max"),
+            num_samples=raw.get("num_samples", 0),
+            **lengths,
+        )
+
+    def to_json(self) -> str:
+        """Return the content of a statistics file that the released loader reads too."""
+        content: dict[str, Any] = dataclasses.asdict(self)
+        scale = content.pop("delta_scale")
+        content |= {f"delta_scale_{axis}": value for axis, value in zip("xyz", scale, strict=True)}
+        content |= {"target_kind": "anchor", "percentile": _PERCENTILE, "video_fraction": 1.0}
+        content |= {"depth_percentile_low": _DEPTH_PERCENTILES[0]}
+        content |= {"depth_percentile_high": _DEPTH_PERCENTILES[1]}
+        for name, log in (("depth_p1_m", self.depth_log_min), ("depth_p99_m", self.depth_log_max)):
+            content[name] = None if log is None else math.exp(log)
+        return json.dumps(content, indent=2)
+
+
+def read_statistics(folder: Path) -> Statistics:
+    """Read the statistics of a checkpoint folder, or of a run folder's name for them."""
+    for name in (STATISTICS, "delta_stats.json"):
+        path = folder / name
+        if path.is_file():
+            return Statistics.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    raise CheckpointError(f"{folder}: expected {STATISTICS} beside the weights, there is none")
+
+
+def measure(
+    episodes: Sequence[Path], *, history_len: int, future_len: int, seed: int = 0
+) -> Statistics:
+    """Measure the statistics of episodes.
+
+    Args:
+        episodes: Folders.
+        history_len: History steps of the model.
+        future_len: Future steps of the model.
+        seed: Seed of the choice of pairs where an episode has too many.
+
+    Raises:
+        EpisodeError: There is no valid step, or the episodes differ in arc step.
+    """
+    deltas, depths, arc_steps = [], [], set()
+    for number, path in enumerate(episodes):
+        episode = read_episode(path)
+        arc_steps.add(round(episode.arc_step, 9))
+        deltas.append(_deltas(episode, future_len, np.random.default_rng([seed, number])))
+        depths.append(_depths(episode))
+    pooled = np.concatenate(deltas) if deltas else np.zeros((0, 3))
+    if not len(pooled):
+        raise EpisodeError(f"statistics: no valid future step in {len(episodes)} episodes")
+    if len(arc_steps) > 1:
+        raise EpisodeError(f"statistics: the episodes differ in arc step: {sorted(arc_steps)}")
+    scale = np.maximum(np.percentile(pooled, _PERCENTILE, axis=0), 1e-6)
+    depth = np.concatenate(depths)
+    limits: tuple[float | None, float | None] = (None, None)
+    if len(depth):
+        low, high = np.percentile(depth, _DEPTH_PERCENTILES)
+        low = max(low, 1e-3)
+        limits = (float(np.log(low)), float(np.log(max(high, 1.01 * low))))
+    return Statistics(
+        delta_scale=(float(scale[0]), float(scale[1]), float(scale[2])),
+        arc_step=arc_steps.pop(),
+        history_len=history_len,
+        future_len=future_len,
+        depth_log_min=limits[0],
+        depth_log_max=limits[1],
+        num_samples=len(pooled),
+    )
+
+
+def anchors_inside(episode: Episode, rows: Rows) -> NDArray[np.bool_]:
+    """Return which rows (R,) have a known anchor inside the image.
+
+    The anchor is column 0 of the history, as in the released loader; the future's is the same
+    point.
+    """
+    anchor = np.asarray(rows.history_uvz[:, 0], dtype=np.float64)
+    inside = (anchor[:, :2] >= 0.0) & (anchor[:, :2] <= (episode.width, episode.height))
+    return np.asarray(rows.history_valid[:, 0]) & inside.all(-1) & np.isfinite(anchor[:, 2])
+
+
+def _deltas(episode: Episode, future_len: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return |future - anchor| (pairs, 3) of the valid steps, in normalised uv and m."""
+    rows = episode.rows
+    steps = slice(1, future_len + 1)
+    future = np.asarray(rows.future_uvz[:, steps], dtype=np.float64)
+    counted = np.asarray(rows.future_valid[:, steps]) & np.isfinite(future).all(-1)
+    pairs = np.argwhere(counted & anchors_inside(episode, rows)[:, None])
+    if len(pairs) > _MAX_PAIRS_PER_EPISODE:
+        pairs = rng.choice(pairs, _MAX_PAIRS_PER_EPISODE, replace=False)
+    row, step = pairs.T
+    offset = future[row, step] - np.asarray(rows.history_uvz[row, 0], dtype=np.float64)
+    return np.abs(offset) * (2.0 / episode.width, 2.0 / episode.height, 1.0)
+
+
+def _depths(episode: Episode) -> NDArray[np.float64]:
+    """Return known depths (m) of some frames."""
+    if episode.depth is None:
+        return np.zeros(0)
+    count = min(episode.n_frames, _MAX_DEPTH_FRAMES_PER_EPISODE)
+    frames = np.linspace(0, episode.n_frames - 1, count).astype(int)
+    depth = np.stack([episode.depth[f, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE] for f in frames])
+    depth = depth.astype(np.float64)
+    return depth[np.isfinite(depth) & (depth > 1e-3)]

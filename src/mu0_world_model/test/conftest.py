@@ -1,0 +1,90 @@
+"""Fixtures of the world model's tests: one thread, the golden data, a small random model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mu0_world_model.config import DinoConfig, Mu0Config, VlmConfig
+from mu0_world_model.model import Mu0
+
+GOLDEN = Path(__file__).resolve().parents[3].parent / "shared" / "golden" / "mu0_tiny"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the recorded numbers of the published implementation."""
+    if not GOLDEN.is_dir():
+        pytest.skip("golden data missing: expected shared/golden/mu0_tiny beside the repository")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_arrays(golden):
+    """Read a golden npz as tensors (strings and scalars stay NumPy)."""
+
+    def read(name: str) -> Mapping[str, torch.Tensor]:
+        with np.load(golden / f"{name}.npz") as file:
+            return {
+                key: value if value.dtype.kind == "U" else torch.from_numpy(np.asarray(value))
+                for key, value in file.items()
+            }
+
+    return read
+
+
+def small_config(**changes) -> Mu0Config:
+    """Describe a model of a few thousand weights with every feature on."""
+    values = {
+        "vlm": VlmConfig(
+            vision_width=16,
+            vision_layers=2,
+            vision_heads=2,
+            vision_mlp=24,
+            vision_image_size=24,
+            patch_size=8,
+            pixel_shuffle=2,
+            text_width=24,
+            text_heads=2,
+            text_kv_heads=1,
+            text_head_dim=8,
+            text_mlp=32,
+            vocab_size=40,
+        ),
+        "dino": DinoConfig(width=12, layers=1, heads=2, mlp_ratio=2, patch_size=7, image_size=14),
+        "num_vlm_layers": 4,
+        "history_len": 4,
+        "future_len": 8,
+        "trace_group_horizon": 2,
+        "trace_bspline_n_ctrl": 4,
+        "trace_bspline_ctrl_per_token": 2,
+        "resize_imgs_with_padding": (32, 32),
+        "tokenizer_max_length": 6,
+        "use_depth": True,
+        "depth_lora_rank": 2,
+        "use_dino": True,
+        "dino_input_size": 28,
+    }
+    return Mu0Config(**(values | changes))
+
+
+@pytest.fixture
+def random_model():
+    """Build small models in float64 whose every weight is random and not zero."""
+
+    def build(**changes) -> Mu0:
+        torch.manual_seed(0)
+        model = Mu0(small_config(**changes)).double().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn(parameter.shape) * 0.2)
+        return model
+
+    return build

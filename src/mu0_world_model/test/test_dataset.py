@@ -1,0 +1,178 @@
+"""Reading episodes as samples: recorded numbers, determinism, rules, faults."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mu0_core.errors import ConfigError, EpisodeError
+from mu0_world_model.config import read_config
+from mu0_world_model.dataset import (
+    RULES,
+    SampleRules,
+    TraceDataset,
+    collate,
+    epoch_keys,
+    jitter,
+    sample_rules,
+)
+from mu0_world_model.losses import flow_losses
+from mu0_world_model.model import Mu0
+from mu0_world_model.processor import Processor, load_tokenizer
+from mu0_world_model.statistics import measure, read_statistics
+
+POINT_KEYS = ("anchor", "history", "future", "control")
+
+
+@pytest.fixture(scope="module")
+def processor(golden):
+    config = read_config(golden / "checkpoint")
+    return Processor(
+        config, read_statistics(golden), load_tokenizer(golden / "checkpoint", config)
+    )
+
+
+@pytest.fixture(scope="module")
+def released(golden, processor):
+    return TraceDataset([golden / "episode"], processor, RULES["released"], augment=False)
+
+
+@pytest.mark.parametrize("item", [0, 1, 2])
+def test_samples_agree_with_the_recorded_ones(released, golden_arrays, processor, item):
+    recorded = {
+        k.split("/", 1)[1]: v
+        for k, v in golden_arrays("dataset").items()
+        if k.startswith(f"item{item}/")
+    }
+    assert len(released) == 3
+    taken = SampleRules(
+        min_future_steps=10,
+        moving_only=True,
+        hide_empty_history=False,
+        n_min=len(recorded["valid_kp"]),
+    )
+    dataset = TraceDataset(released.episodes, processor, taken, augment=False)
+    slots = [int(s) for s in dataset._slots]
+    example = dataset[0, slots.index(int(recorded["slot"]))]
+    theirs = recorded["rows_in_slot"].numpy()
+    assert sorted(example.rows) == sorted(theirs)
+    order = [list(example.rows).index(row) for row in theirs]
+    names = {
+        "traj_history": "history",
+        "valid_history": "history_valid",
+        "traj_future": "future",
+        "valid_future": "future_valid",
+        "current_kp": "anchor",
+        "cluster_ids": "cluster_ids",
+        "ctrl_pts_future": "control",
+        "valid_kp": "control_valid",
+    }
+    for theirs_name, ours_name in names.items():
+        ours = np.asarray(getattr(example, ours_name))[order]
+        np.testing.assert_allclose(
+            ours, recorded[theirs_name].numpy(), atol=2e-5, err_msg=ours_name
+        )
+    image, depth = "observation.images.cam_front", "observation.images.cam_front_depth"
+    torch.testing.assert_close(example.image, recorded[image], rtol=0, atol=1e-6)
+    torch.testing.assert_close(example.depth, recorded[depth], rtol=0, atol=1e-6)
+    assert example.task == str(recorded["task"]) or item == 2
+
+
+def test_captions_of_a_frame_are_all_drawn(released):
+    tasks = {released[epoch, 2].task for epoch in range(20)}
+    assert tasks == {"open the drawer", "push the blue block to the left"}
+
+
+def test_samples_follow_from_seed_epoch_and_index_alone(golden, processor):
+    first = TraceDataset([golden / "episode"], processor, RULES["all"], seed=3)
+    copy = pickle.loads(pickle.dumps(first))  # as a worker process gets it
+    for key in [(0, 1), (1, 1), (0, 0)]:
+        a, b = first[key], copy[key]
+        assert torch.equal(a.image, b.image) and torch.equal(a.depth, b.depth)
+        assert a.task == b.task and np.array_equal(a.rows, b.rows)
+    assert not torch.equal(first[0, 1].image, first[1, 1].image)
+    other = TraceDataset([golden / "episode"], processor, RULES["all"], seed=4)
+    assert not torch.equal(first[0, 1].image, other[0, 1].image)
+
+
+def test_our_rules_take_short_tails_and_points_at_rest(golden, processor, released):
+    ours = TraceDataset([golden / "episode"], processor, RULES["all"], augment=False)
+    assert len(ours) == 4  # also the slot in which nothing moves
+    examples = [ours[epoch, i] for i in range(4) for epoch in range(8)]
+    steps = np.concatenate([example.future_valid.sum(1) for example in examples])
+    assert steps.min() < 10
+    assert not np.concatenate([example.moving for example in examples]).all()
+    assert all(example.control_valid.all() for example in examples)
+    for i in range(3):
+        assert released[0, i].moving.all()
+        assert (released[0, i].future_valid.sum(1) >= 10).all()
+
+
+def test_epochs_are_permutations():
+    keys = [list(epoch_keys(6, epoch=e, seed=0)) for e in (0, 1)]
+    assert sorted(index for _, index in keys[0]) == list(range(6))
+    assert keys[0] != [(0, i) for _, i in keys[1]]
+    assert keys[0] == list(epoch_keys(6, epoch=0, seed=0))
+
+
+def test_a_batch_pads_points_and_trains(released, processor):
+    rules = RULES["all"]
+    dataset = TraceDataset(released.episodes, processor, rules)
+    examples = [dataset[0, i] for i in range(4)]
+    batch = collate(examples, processor, rules)
+    counts = [len(example.anchor) for example in examples]
+    assert batch.points.valid.sum(1).tolist() == counts
+    assert batch.scene.tokens.shape == (4, 48)
+    assert (batch.targets.cluster_ids[~batch.points.valid] == -1).all()
+    assert (batch.points.history[~batch.points.valid] == 0).all()
+    n = max(counts)
+    noise, time = torch.randn(4, 2, n, 10, 3), torch.rand(4, 2)
+    model = Mu0(processor.config)
+    losses = flow_losses(model, batch.scene, batch.points, batch.targets, noise=noise, time=time)
+    losses.total(model.config).backward()
+    assert torch.isfinite(losses.total(model.config))
+    assert losses.counted.shape == (8, n)
+
+
+def test_colour_variation_keeps_range_and_shape():
+    image = torch.rand(3, 8, 9)
+    varied = jitter(image, 0.3, np.random.default_rng(0))
+    assert varied.shape == image.shape and varied.dtype == torch.float32
+    assert varied.min() >= 0.0 and varied.max() <= 1.0
+    assert not torch.allclose(varied, image)
+    torch.testing.assert_close(
+        jitter(image, 0.0, np.random.default_rng(0)), image, atol=2e-3, rtol=0
+    )
+
+
+def test_broken_and_empty_episodes_are_named_and_skipped(golden, processor, tmp_path):
+    broken, empty = tmp_path / "broken", tmp_path / "empty"
+    shutil.copytree(golden / "episode", broken)
+    broken.chmod(0o755)
+    (broken / "samples").chmod(0o755)
+    (broken / "samples" / "traj.npy").unlink()
+    empty.mkdir()
+    dataset = TraceDataset([broken, golden / "episode", empty], processor, RULES["all"])
+    assert set(dataset.skipped) == {broken, empty}
+    assert "traj.npy" in dataset.skipped[broken]
+    with pytest.raises(EpisodeError, match="none of 2 episodes has a sample"):
+        TraceDataset([broken, empty], processor, RULES["all"])
+
+
+def test_unknown_rules_name_the_known():
+    assert sample_rules("all").min_future_steps == 1
+    with pytest.raises(ConfigError, match="known are all, released"):
+        sample_rules("everything")
+
+
+def test_statistics_agree_with_the_recorded_ones(golden):
+    recorded = read_statistics(golden)
+    ours = measure([golden / "episode"], history_len=8, future_len=32)
+    np.testing.assert_allclose(ours.delta_scale, recorded.delta_scale, rtol=1e-5)
+    assert ours.depth_log_min == pytest.approx(recorded.depth_log_min, rel=1e-5)
+    assert ours.depth_log_max == pytest.approx(recorded.depth_log_max, rel=1e-5)
+    assert ours.num_samples == recorded.num_samples
+    again = type(ours).from_json(ours.to_json(), where="here")
+    assert again == ours

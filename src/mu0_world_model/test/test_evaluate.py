@@ -1,0 +1,100 @@
+"""The evaluation: the same samples for every method, grasp errors, the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mu0_core.errors import EpisodeError
+from mu0_world_model import evaluate as evaluation
+from mu0_world_model.dataset import RULES, TraceDataset
+from mu0_world_model.evaluate import Futures, Plan, evaluate, grasp_errors
+from mu0_world_model.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(golden, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mu0") / "checkpoint"
+    folder.symlink_to(golden / "checkpoint")
+    for name in ("tiny_smolvlm", "tiny_dinov2", "normalizer_stats.json"):
+        (folder.parent / name).symlink_to(golden / name)
+    return Predictor.from_pretrained(folder)
+
+
+def test_neighbours_of_the_same_data_are_exact_and_still_is_as_measured(golden, predictor):
+    data = TraceDataset([golden / "episode"], predictor.processor, RULES["all"], augment=False)
+    report = evaluate(predictor, data, data, Plan(samples=2, horizons=(8, 32)))
+    methods = report["methods"]
+    assert set(methods) == {"model", "static", "constant_velocity", "nearest_neighbours"}
+    assert report["scenes"] == 4
+    near = methods["nearest_neighbours"]["horizon_32"]["all"]
+    assert near["ade_uvz"] < 2e-3  # float16 of the very same futures
+    still = methods["static"]["horizon_8"]["all"]["ade_uvz"]
+    examples = [data[0, i] for i in range(4)]
+    scale = np.array(predictor.processor.statistics.delta_scale)
+    by_hand = []
+    for example in examples:
+        for future, valid in zip(example.future * scale, example.future_valid, strict=True):
+            if valid[:8].any():
+                by_hand.append(np.linalg.norm(future[:8][valid[:8]], axis=-1).mean())
+    assert still == pytest.approx(np.mean(by_hand), rel=1e-5)
+    best = min(report["baselines"].values())
+    model = report["errors"]["model"]
+    assert report["improvement_over_best_baseline"] == pytest.approx(1 - model / best)
+    assert 0 <= methods["model"]["validity"]["done_acc"] <= 1
+    again = evaluate(predictor, data, data, Plan(samples=2, horizons=(8, 32)))
+    assert again["errors"] == report["errors"]
+
+
+def grasp_scene():
+    """A gripper (cluster 1) approaches an object (0), then both go up; cluster 2 is the arm."""
+    horizon = 10
+    gripper = np.zeros((horizon, 3))
+    gripper[:, 0] = np.minimum(np.arange(horizon) * 0.02, 0.1) - 0.1
+    thing = np.zeros((horizon, 3))
+    lift = np.maximum(np.arange(horizon) - 6, 0) * 0.02
+    gripper[:, 2] += lift
+    thing[:, 2] += lift
+    beside, above = np.array([0, 0.01, 0]), np.array([0, 0, 0.5])
+    truth = np.stack([thing, thing + beside, gripper, gripper + above])
+    return truth, np.ones((4, horizon), bool), np.array([0, 0, 1, 2])
+
+
+def test_grasp_errors_are_of_mean_positions_at_the_last_step_of_rest():
+    truth, valid, clusters = grasp_scene()
+    assert grasp_errors(truth, truth, valid, clusters) == {"object_m": 0.0, "gripper_m": 0.0}
+    off = truth.copy()
+    off[0, 6] += [0.02, 0, 0]  # half of the object's points: a mean of 0.01
+    off[2, 6] += [0, 0.03, 0]
+    off[:, 7:] += 1.0  # later steps do not matter
+    errors = grasp_errors(off, truth, valid, clusters)
+    assert errors["object_m"] == pytest.approx(0.01)
+    assert errors["gripper_m"] == pytest.approx(0.03)
+
+
+def test_scenes_without_a_grasp_have_no_error():
+    truth, valid, clusters = grasp_scene()
+    resting = np.repeat(truth[:, :1], 10, axis=1)
+    assert grasp_errors(truth, resting, valid, clusters) == {}
+    assert grasp_errors(truth, truth[:, ::-1], valid, np.full(4, -1)) == {}
+    assert grasp_errors(truth, truth, np.zeros_like(valid), clusters) == {}
+
+
+def test_command_prints_a_table_and_one_json_line_last(golden, predictor, capsys, monkeypatch):
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda *a, **k: predictor)
+    evaluation.main(
+        ["--checkpoint", "./x", "--episodes", str(golden / "episode"), "--samples", "2", "--json"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("moving") and "constant_velocity" in line for line in lines)
+    report = json.loads(lines[-1])
+    assert {"model", "baselines", "improvement_over_best_baseline"} <= set(report)
+    with pytest.raises(SystemExit):
+        evaluation.main(["--checkpoint", "./x", "--episodes", str(golden / "none*")])
+    assert "no folder matches" in capsys.readouterr().err
+
+
+def test_no_episodes_is_an_error(golden, predictor, tmp_path):
+    with pytest.raises(EpisodeError, match="none of 1 episodes has a sample"):
+        TraceDataset([tmp_path], predictor.processor, RULES["all"])
+    assert Futures(np.zeros((1, 1, 1, 3))).valid_prob is None
