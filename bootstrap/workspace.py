@@ -33,7 +33,7 @@ def build_steps(layout: Layout) -> list[Step]:
         Step(
             name="build",
             title="building the workspace with colcon",
-            inputs=source_fingerprint(sources),
+            inputs=source_fingerprint([*sources, layout.root / "models"]),
             run=lambda: build(layout, sources, layout.root),
         )
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from mu0_core import se3
 from mu0_core.errors import TrajectoryError
@@ -28,6 +29,9 @@ _LIFT_M = (0.12, 0.18)
 _START_WAIT_S = (0.1, 0.5)
 _HOVER_WAIT_S = (0.02, 0.2)
 _DETOUR_M = 0.06
+# Beside the cube, so that demonstrations show how an approach that is off is mended.
+_HOVER_OFFSET_M = 0.025
+_HOVER_TURN_RAD = 0.25
 
 _SETTLE_S = 0.3
 _FINGER_CLEARANCE_M = 0.006
@@ -73,7 +77,7 @@ def plan_lift(simulation: Simulation, *, seed: int) -> LiftPlan:
     T_base_world = se3.inverse(robot.T_world_base)
     T_start = T_base_world @ truth.T_world_tool
     T_grasp = T_base_world @ grasp_pose(truth.objects[truth.target], truth.T_world_tool, robot)
-    T_hover = _raised(T_grasp, rng.uniform(*_HOVER_M))
+    T_hover = _raised(T_grasp, rng.uniform(*_HOVER_M)) @ _beside(rng)
     T_end = _raised(T_grasp, rng.uniform(*_LIFT_M))
     detour = rng.uniform(-_DETOUR_M, _DETOUR_M, 3) * (1.0, 1.0, 0.5)
 
@@ -137,6 +141,13 @@ def _raised(T: FloatArray, height_m: float) -> FloatArray:
     raised = T.copy()
     raised[2, 3] += height_m
     return raised
+
+
+def _beside(rng: np.random.Generator) -> FloatArray:
+    """Draw a small shift and turn in the plane of the fingers' openings."""
+    turn = Rotation.from_euler("z", rng.uniform(-_HOVER_TURN_RAD, _HOVER_TURN_RAD)).as_matrix()
+    shift = rng.uniform(-_HOVER_OFFSET_M, _HOVER_OFFSET_M, 3) * (1.0, 1.0, 0.0)
+    return se3.make_transform(turn, shift)
 
 
 def _closing_time_s(gripper: GripperSpec) -> float:

@@ -44,7 +44,12 @@ class SampleRules:
     reg_lambda: float = option(0.2, description="Regularisation of the spline fit", low=0.0)
     reg_order: int = option(1, description="Its order, 1 or 2", low=1, high=2)
     control_clip: float = option(1.5, description="Largest control coordinate, scaled", low=0.0)
-    rgb_jitter: float = option(0.3, description="Strength of colour variation", low=0.0, high=1.0)
+    rgb_jitter: float = option(
+        0.3, description="Variation of brightness, contrast, saturation", low=0.0, high=1.0
+    )
+    hue_jitter: float = option(
+        0.15, description="Variation of hue, in turns of the colour circle", low=0.0, high=0.5
+    )
     depth_noise_m: float = option(0.01, description="Noise on depth", unit="m", low=0.0)
 
     def __post_init__(self) -> None:
@@ -55,10 +60,16 @@ class SampleRules:
 
 
 # The rules of the released training, and ours: short tails and points at rest are samples too,
-# since a robot's queries end in both.
+# since a robot's queries end in both. Hue stays nearly as it is: instructions name colours.
 RULES = {
     "released": SampleRules(min_future_steps=10, moving_only=True, hide_empty_history=False),
-    "all": SampleRules(min_future_steps=1, moving_only=False, hide_empty_history=True, n_max=32),
+    "all": SampleRules(
+        min_future_steps=1,
+        moving_only=False,
+        hide_empty_history=True,
+        n_max=32,
+        hue_jitter=0.02,
+    ),
 }
 
 
@@ -283,9 +294,9 @@ class TraceDataset(Dataset[Example]):
 
     def _image(self, episode: Episode, frame: int, rng: np.random.Generator) -> Tensor:
         image = self.processor.image(np.asarray(episode.images[frame]))
-        if not self.augment or self.rules.rgb_jitter == 0.0:
+        if not self.augment:
             return image
-        return jitter(image, self.rules.rgb_jitter, rng)
+        return jitter(image, rng, strength=self.rules.rgb_jitter, hue=self.rules.hue_jitter)
 
     def _depth(self, episode: Episode, frame: int, rng: np.random.Generator) -> Tensor | None:
         if not self.processor.config.use_depth or episode.depth is None:
@@ -298,19 +309,19 @@ class TraceDataset(Dataset[Example]):
         return self.processor.depth(depth)
 
 
-def jitter(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+def jitter(image: Tensor, rng: np.random.Generator, *, strength: float, hue: float) -> Tensor:
     """Vary brightness, contrast, saturation and hue of an image (3, H, W) in [0, 1].
 
     Done after the resize, which is linear, to the small picture.
     """
     factors = rng.uniform(1.0 - strength, 1.0 + strength, 3)
-    hue = rng.uniform(-1.0, 1.0) * min(strength / 2.0, 0.5)
+    turn = rng.uniform(-hue, hue)
     rgb = image.permute(1, 2, 0).numpy() * np.float32(factors[0])
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     rgb = grey.mean() + (rgb - grey.mean()) * np.float32(factors[1])
     rgb = np.clip(grey[..., None] + (rgb - grey[..., None]) * np.float32(factors[2]), 0.0, 1.0)
     hsv = cv2.cvtColor(rgb.astype(np.float32), cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + 360.0 * hue) % 360.0
+    hsv[..., 0] = (hsv[..., 0] + 360.0 * turn) % 360.0
     varied = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return torch.from_numpy(np.clip(varied, 0.0, 1.0)).permute(2, 0, 1).contiguous()
 

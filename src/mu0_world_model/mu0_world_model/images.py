@@ -59,18 +59,18 @@ class PixelFeatures(nn.Module):
         patches = self.model(scaled.to(self.model.dtype)).last_hidden_state[:, self.n_prefix :]
         return patches.transpose(1, 2).unflatten(2, (self.n_patches, self.n_patches))
 
-    @staticmethod
-    def at(maps: Tensor, uv: Tensor, valid: Tensor) -> Tensor:
-        """Read maps (B, C, P, P) at uv (B, n, 2) in [-1, 1].
 
-        Returns (B, n, C) of the dtype of uv, 0 where not valid. The sampling
-        coordinates are rounded to the dtype of the maps, as released.
-        """
-        grid = uv.to(maps.dtype)[:, :, None]
-        sampled = functional.grid_sample(
-            maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
-        return sampled[..., 0].transpose(1, 2).to(uv.dtype) * valid[..., None]
+def read_at(maps: Tensor, uv: Tensor, valid: Tensor) -> Tensor:
+    """Read maps (B, C, P, P) at uv (B, n, 2) in [-1, 1].
+
+    Returns (B, n, C) of the dtype of uv, 0 where not valid. The sampling coordinates are rounded
+    to the dtype of the maps, as released.
+    """
+    grid = uv.to(maps.dtype)[:, :, None]
+    sampled = functional.grid_sample(
+        maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return sampled[..., 0].transpose(1, 2).to(uv.dtype) * valid[..., None]
 
 
 def _hub_config(sizes: DinoConfig) -> Dinov2Config:

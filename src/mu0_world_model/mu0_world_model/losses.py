@@ -117,6 +117,10 @@ def hide(
         kept = (draws.depth >= config.depth_dropout_prob).to(scene.depth.device)
         known = scene.depth_valid
         scene = replace(scene, depth_valid=kept if known is None else known & kept)
+        if config.use_appearance:
+            shown = points.anchor.new_tensor((1.0, 1.0, 0.0))
+            anchor = torch.where(kept[:, None, None], points.anchor, points.anchor * shown)
+            points = replace(points, anchor=anchor)
     if points.history is not None:
         kept = draws.history[:, None] >= config.trace_history_full_mask_prob
         kept = kept & (draws.point_history >= config.trace_history_kp_dropout_prob)

@@ -17,7 +17,7 @@ from mu0_core.errors import ShapeError
 from mu0_world_model.attention import rms_norm
 from mu0_world_model.config import Mu0Config
 from mu0_world_model.expert import Expert, Memory, SuffixLayout
-from mu0_world_model.images import PixelFeatures, prepare
+from mu0_world_model.images import PixelFeatures, prepare, read_at
 from mu0_world_model.suffix import Heads, QueryFeatures, SuffixEmbedding, TimeConditioning
 from mu0_world_model.vlm import Vlm
 
@@ -46,7 +46,8 @@ class Points:
     """Hold the keypoints that are asked about.
 
     Attributes:
-        anchor: (B, n, 3) u and v in [-1, 1], z in m; z is no input of the network.
+        anchor: (B, n, 3) u and v in [-1, 1], z in m with 0 = unknown; the network reads z only
+            with `use_appearance`.
         valid: (B, n) bool, False = padding.
         history: (B, n, h, 3) past minus anchor, oldest first, not scaled; None = none known.
         history_valid: (B, n) bool, keypoints whose history is used; None = all.
@@ -67,6 +68,7 @@ class Prefix:
         embeddings: (B, L, V) what went into the text layers.
         valid: (B, L) bool.
         pixel_features: (B, C, P, P) DINOv2 maps; None without.
+        image: (B, 3, side, side) that keypoints read their colour from; None where they do not.
         hidden: (B, L, V) output of the last text layer before its norm; None unless asked for.
     """
 
@@ -74,16 +76,20 @@ class Prefix:
     embeddings: Tensor
     valid: Tensor
     pixel_features: Tensor | None
+    image: Tensor | None
     hidden: Tensor | None = None
 
     def repeated(self, times: int) -> "Prefix":
         """Return this prefix for a batch in which every scene stands `times` times in a row."""
-        maps = self.pixel_features
+        maps = [
+            None if x is None else x.repeat_interleave(times, dim=0)
+            for x in (self.pixel_features, self.image)
+        ]
         return Prefix(
             self.memory.repeated(times),
             self.embeddings,
             self.valid.repeat_interleave(times, dim=0),
-            None if maps is None else maps.repeat_interleave(times, dim=0),
+            *maps,
         )
 
 
@@ -183,6 +189,7 @@ class Mu0(nn.Module):
             embeddings=embeddings,
             valid=valid,
             pixel_features=None if self.dino is None else self.dino(image),
+            image=image if self.config.use_appearance else None,
             hidden=passed.hidden,
         )
 
@@ -190,11 +197,11 @@ class Mu0(nn.Module):
         """Embed keypoints, once for all samples and flow steps."""
         _check_points(points, self.config)
         uv, valid = points.anchor[..., :2], points.valid
-        dino = None
-        if self.dino is not None:
-            assert prefix.pixel_features is not None
-            dino = self.dino.at(prefix.pixel_features, uv, valid)
-        features = self.suffix.queries(uv, valid, dino)
+        dino, colour = (
+            None if maps is None else read_at(maps, uv, valid)
+            for maps in (prefix.pixel_features, prefix.image)
+        )
+        features = self.suffix.queries(points.anchor, valid, dino=dino, colour=colour)
         mask = _unless_all(valid)
         shown = points.history_valid
         if points.history is None or (shown is not None and not bool((shown & valid).any())):

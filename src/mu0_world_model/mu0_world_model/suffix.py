@@ -1,7 +1,8 @@
 """Own what goes into the expert and what comes out of it: tokens, flow time, heads.
 
-Keypoints are queries: each has an anchor pixel, optionally a DINOv2 feature, a history and control
-points. Control points of s samples are embedded side by side; all else is computed once.
+Keypoints are queries: each has an anchor pixel, optionally its depth and colour, optionally a
+DINOv2 feature, a history and control points. Control points of s samples are embedded side by
+side; all else is computed once.
 """
 
 import math
@@ -19,7 +20,7 @@ class QueryFeatures:
     """Hold what all tokens of a keypoint share.
 
     Attributes:
-        position: (B, n, E) embedding of the anchor pixel.
+        position: (B, n, E) embedding of the anchor pixel, and of its depth and colour.
         dino: (B, n, E) DINOv2 part of the fusion's first layer, its bias included; None without.
     """
 
@@ -45,6 +46,12 @@ class SuffixEmbedding(nn.Module):
             nn.Linear(4 * self.n_freqs, width), nn.SiLU(), nn.Linear(width, width)
         )
         _zero(self.uv_pos_mlp[2])
+        self.appearance_mlp = None
+        if config.use_appearance:
+            self.appearance_mlp = nn.Sequential(
+                nn.Linear(2 * self.n_freqs + 4, width), nn.SiLU(), nn.Linear(width, width)
+            )
+            _zero(self.appearance_mlp[2])
         for table in (self.time_embedding, self.seg_embedding):
             nn.init.normal_(table.weight, std=0.02)
         self.dino_fuse_in = self.dino_fuse_out = None
@@ -52,15 +59,24 @@ class SuffixEmbedding(nn.Module):
             self.dino_fuse_in = nn.Linear(width + config.dino.width, width)
             self.dino_fuse_out = nn.Linear(width, width)
 
-    def queries(self, uv: Tensor, valid: Tensor, dino: Tensor | None) -> QueryFeatures:
+    def queries(
+        self, anchor: Tensor, valid: Tensor, *, dino: Tensor | None, colour: Tensor | None
+    ) -> QueryFeatures:
         """Embed anchors.
 
         Args:
-            uv: (B, n, 2) in [-1, 1].
+            anchor: (B, n, 3) u and v in [-1, 1], z in m with 0 = unknown.
             valid: (B, n) bool, False = padding.
             dino: (B, n, width of DINOv2), 0 on padding; None without DINOv2.
+            colour: (B, n, 3) in [-1, 1]; None where keypoints carry no depth and colour.
         """
-        position = self.uv_pos_mlp(fourier(uv, self.n_freqs)) * valid[..., None]
+        position = self.uv_pos_mlp(fourier(anchor[..., :2], self.n_freqs))
+        if self.appearance_mlp is not None:
+            assert colour is not None
+            z = anchor[..., 2:]
+            depth = torch.cat([fourier(z, self.n_freqs), torch.ones_like(z)], dim=-1) * (z > 0)
+            position = position + self.appearance_mlp(torch.cat([depth, colour], dim=-1))
+        position = position * valid[..., None]
         if self.dino_fuse_in is None or dino is None:
             return QueryFeatures(position, None)
         weight = self.dino_fuse_in.weight[:, position.shape[-1] :]
@@ -144,10 +160,13 @@ class Heads(nn.Module):
         return velocity, None if self.done is None else self.done(tokens.mean(2))
 
 
-def fourier(uv: Tensor, n_freqs: int) -> Tensor:
-    """Return sines and cosines of 2^k pi u, then of v: (..., 4 n_freqs)."""
-    frequencies = math.pi * 2.0 ** torch.arange(n_freqs, device=uv.device, dtype=uv.dtype)
-    angles = uv[..., None] * frequencies  # (..., 2, n_freqs)
+def fourier(x: Tensor, n_freqs: int) -> Tensor:
+    """Return sines and cosines of 2^k pi x of the first of x (..., c), then of the next.
+
+    Returns (..., 2 c n_freqs).
+    """
+    frequencies = math.pi * 2.0 ** torch.arange(n_freqs, device=x.device, dtype=x.dtype)
+    angles = x[..., None] * frequencies  # (..., c, n_freqs)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 

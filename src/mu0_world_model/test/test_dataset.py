@@ -138,12 +138,12 @@ def test_a_batch_pads_points_and_trains(released, processor):
 
 def test_colour_variation_keeps_range_and_shape():
     image = torch.rand(3, 8, 9)
-    varied = jitter(image, 0.3, np.random.default_rng(0))
+    varied = jitter(image, np.random.default_rng(0), strength=0.3, hue=0.15)
     assert varied.shape == image.shape and varied.dtype == torch.float32
     assert varied.min() >= 0.0 and varied.max() <= 1.0
     assert not torch.allclose(varied, image)
     torch.testing.assert_close(
-        jitter(image, 0.0, np.random.default_rng(0)), image, atol=2e-3, rtol=0
+        jitter(image, np.random.default_rng(0), strength=0.0, hue=0.0), image, atol=2e-3, rtol=0
     )
 
 

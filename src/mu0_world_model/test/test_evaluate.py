@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from mu0_core.errors import EpisodeError
-from mu0_world_model import evaluate as evaluation
+from mu0_core.errors import ConfigError, EpisodeError
+from mu0_world_model import evaluate as command
+from mu0_world_model import recordings
 from mu0_world_model.dataset import RULES, TraceDataset
-from mu0_world_model.evaluate import Futures, Plan, evaluate, grasp_errors
+from mu0_world_model.evaluation import Futures, Plan, evaluate, grasp_errors
 from mu0_world_model.predictor import Predictor
 
 
@@ -82,7 +83,7 @@ def test_scenes_without_a_grasp_have_no_error():
 
 def test_command_prints_a_table_and_one_json_line_last(golden, predictor, capsys, monkeypatch):
     monkeypatch.setattr(Predictor, "from_pretrained", lambda *a, **k: predictor)
-    evaluation.main(
+    command.main(
         ["--checkpoint", "./x", "--episodes", str(golden / "episode"), "--samples", "2", "--json"]
     )
     lines = capsys.readouterr().out.splitlines()
@@ -90,7 +91,7 @@ def test_command_prints_a_table_and_one_json_line_last(golden, predictor, capsys
     report = json.loads(lines[-1])
     assert {"model", "baselines", "improvement_over_best_baseline"} <= set(report)
     with pytest.raises(SystemExit):
-        evaluation.main(["--checkpoint", "./x", "--episodes", str(golden / "none*")])
+        command.main(["--checkpoint", "./x", "--episodes", str(golden / "none*")])
     assert "no folder matches" in capsys.readouterr().err
 
 
@@ -98,3 +99,38 @@ def test_no_episodes_is_an_error(golden, predictor, tmp_path):
     with pytest.raises(EpisodeError, match="none of 1 episodes has a sample"):
         TraceDataset([tmp_path], predictor.processor, RULES["all"])
     assert Futures(np.zeros((1, 1, 1, 3))).valid_prob is None
+
+
+def test_recordings_that_a_checkpoint_names_are_made_once(tmp_path, monkeypatch):
+    (tmp_path / "recordings.yaml").write_text(
+        "arc_step: 0.01\n"
+        "training: [{robot: panda, task: lift, seed: 7, episodes: 40}]\n"
+        "held_out: [{robot: panda, task: lift, seed: 90, episodes: 2}]\n"
+    )
+    named = recordings.read_recordings(tmp_path)
+    assert recordings.first(named.training, 5)[0].episodes == 5
+    assert recordings.first(named.training, 0) == named.training
+    made = []
+
+    def run(words, **options):
+        options = dict(zip(words[3::2], words[4::2], strict=True))
+        made.append(options)
+        for seed in (90, 91):
+            (tmp_path / "out/panda_lift" / f"panda_lift_{seed:06d}").mkdir(parents=True)
+        return recordings.subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(recordings.subprocess, "run", run)
+    folders = [str(tmp_path / f"out/panda_lift/panda_lift_{s:06d}") for s in (90, 91)]
+    for _ in range(2):
+        assert list(recordings.make(named.held_out, 0.01, tmp_path / "out")) == folders
+    assert len(made) == 1
+    assert made[0]["--seed"] == "90"
+    assert made[0]["--out"] == str(tmp_path / "out/panda_lift")
+
+
+def test_a_checkpoint_without_recordings_asks_for_episodes(tmp_path):
+    with pytest.raises(EpisodeError, match="--episodes"):
+        recordings.read_recordings(tmp_path)
+    (tmp_path / "recordings.yaml").write_text("arc_step: 0.01\ntraining: []\n")
+    with pytest.raises(ConfigError, match="held_out"):
+        recordings.read_recordings(tmp_path)

@@ -7,6 +7,7 @@ import torch
 
 from mu0_world_model import checkpoint
 from mu0_world_model.config import read_config
+from mu0_world_model.images import read_at
 from mu0_world_model.losses import HidingDraws, Targets, flow_losses, hide
 from mu0_world_model.model import Points, Scene
 from mu0_world_model.suffix import fourier, sinusoid
@@ -81,7 +82,7 @@ def test_prefix(model, inputs, outputs, case):
     with torch.inference_mode():
         prefix = model.encode(scene)
         passed = model.vlm(prefix.embeddings, prefix.valid, n_layers=4)
-        dino = model.dino.at(prefix.pixel_features, points.anchor[..., :2], points.valid)
+        dino = read_at(prefix.pixel_features, points.anchor[..., :2], points.valid)
     used = recorded["prefix_pad_mask"].any(0)  # tokens that no sample uses are left out here
     assert torch.equal(prefix.valid, recorded["prefix_pad_mask"][:, used])
     assert_close(prefix.embeddings, recorded["prefix_embs"][:, used], prefix.valid)

@@ -272,3 +272,19 @@ def test_recomputed_activations_give_the_same_gradients(random_model):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+def test_keypoints_with_appearance_see_their_own_depth_and_colour(random_model):
+    model, p, state = random_model(use_appearance=True), points(), noise()
+    known = replace(p, anchor=p.anchor.abs())
+    nearer = known.anchor.clone()
+    nearer[:, 0, 2] += 0.1
+    first = velocity(model, scene(), known, state)[0]
+    assert (velocity(model, scene(), replace(p, anchor=nearer), state)[0] - first).abs().max() > 0
+    hidden = [known.anchor * torch.tensor([1.0, 1.0, z]) for z in (0.0, -1.0)]
+    assert_same(*(velocity(model, scene(), replace(p, anchor=a), state) for a in hidden))
+    plain = random_model()
+    assert_same(*(velocity(plain, scene(), replace(p, anchor=a), state) for a in hidden))
+    assert_same(
+        *(velocity(plain, scene(), replace(p, anchor=a), state) for a in (nearer, known.anchor))
+    )
