@@ -33,8 +33,7 @@ from mu0_msgs.action import ExecuteInstruction
 from mu0_msgs.msg import TraceArray
 from mu0_policy.nodes.trace_follower_node import TraceFollowerNode
 
-# By name only: an action result that is sent while its client is still being found gets lost.
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+pytestmark = pytest.mark.ros
 
 ARM = ("j1", "j2", "j3")
 HOME = np.array([1.2, -2.0, 0.8])

@@ -60,14 +60,17 @@ class SampleRules:
 
 
 # The rules of the released training, and ours: short tails and points at rest are samples too,
-# since a robot's queries end in both. Hue stays nearly as it is: instructions name colours.
+# since a robot's queries end in both. Hue stays nearly as it is: instructions name colours. Points
+# at rest make the scale of motion small, so that a clip at 1.5 would cut real motions short.
 RULES = {
     "released": SampleRules(min_future_steps=10, moving_only=True, hide_empty_history=False),
     "all": SampleRules(
         min_future_steps=1,
         moving_only=False,
         hide_empty_history=True,
+        n_min=8,
         n_max=32,
+        control_clip=10.0,
         hue_jitter=0.02,
     ),
 }

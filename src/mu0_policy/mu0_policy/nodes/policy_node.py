@@ -70,6 +70,8 @@ class PolicyNode(Mu0LifecycleNode[C]):
         self._output = RobotOutput(self, self._embodiment, dry_run=config.dry_run)
         self._commander = Commander(self._core, self._output, dry_run=config.dry_run)
         self._instruction = create_publisher(self, "mu0/instruction")
+        # While inactive it refuses goals, and brings the results of those that ended to their end.
+        self._server = ExecuteServer(self, self._begin, self._feedback)
 
     def start(self) -> None:
         """Take traces, joint states and requests."""
@@ -86,7 +88,6 @@ class PolicyNode(Mu0LifecycleNode[C]):
         }
         for name, action in requests.items():
             create_service(self, f"policy/{name}", partial(self._on_request, action))
-        self._server = ExecuteServer(self, self._begin, self._feedback)
         self.create_timer(1.0 / self.config.rate_hz, self._turn)
 
     def stop(self) -> None:
@@ -95,9 +96,6 @@ class PolicyNode(Mu0LifecycleNode[C]):
             if self._task is not None:
                 self._task.finish(End.CANCELLED, "the node was deactivated")
             self._let_go()
-        if self._server is not None:
-            self._server.destroy()
-            self._server = None
 
     def make_safe(self) -> None:
         """Leave the arm braking to rest; the fingers keep what they hold."""
@@ -107,6 +105,9 @@ class PolicyNode(Mu0LifecycleNode[C]):
 
     def teardown(self) -> None:
         """Let go of the core."""
+        if self._server is not None:
+            self._server.destroy()
+            self._server = None
         if self._output is not None:
             self._output.destroy()
         self._core = self._output = None
