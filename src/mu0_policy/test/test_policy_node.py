@@ -439,9 +439,8 @@ def test_deactivation_leaves_the_arm_at_rest(running, scene):
     running.until(result.done)
     assert result.result().result.message == "the node was deactivated"
     assert (robot.latest.qd[-1] == 0.0).all()
-    n = len(robot.received)
     running.until(lambda: robot.now_s() > robot.received[-1][0] + 1.1)
-    rest = robot.q.copy()
+    n, rest = len(robot.received), robot.q.copy()
     predictions = iter(range(3))
     running.feed(scene, lambda: next(predictions) == 2)
     assert len(robot.received) == n
