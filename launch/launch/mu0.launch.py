@@ -29,8 +29,8 @@ ARGUMENTS = {
     "robot": ("panda", "Shipped embodiment, path of a file, or none for a camera alone", None),
     "predictor": (
         "model",
-        "What predicts: the model, or a baseline without one",
-        ["model", "static", "constant_velocity"],
+        "What predicts: the model, a baseline without one, or none: traces come from elsewhere",
+        ["model", "static", "constant_velocity", "none"],
     ),
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
@@ -84,8 +84,9 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     nodes: list[LaunchDescriptionEntity] = [
         _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),
-        _node("mu0_world_model/world_model_node", "world_model", predictor, value),
     ]
+    if value["predictor"] != "none":
+        nodes.append(_node("mu0_world_model/world_model_node", "world_model", predictor, value))
     if value["policy"] != "none":
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")

@@ -18,6 +18,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "demo = mu0_sim.nodes.demo:main",
             "record = mu0_sim.nodes.record:main",
             "rollouts = mu0_sim.nodes.rollouts:main",
             "scripted_expert_node = mu0_sim.nodes.scripted_expert_node:main",

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from mu0_core import se3
-from mu0_core.arclength import retarget
 from mu0_core.embodiment import arm_model, load_embodiment
 from mu0_core.traces import KeypointSource, Traces
 from mu0_policy.core import Measured, PolicyCore
 from mu0_policy.trace_follower import FollowerConfig, Phase, TraceFollower
 from mu0_sim.controllers import JointTrajectory
-from mu0_sim.demonstrations import plan_demonstration
+from mu0_sim.exact_traces import Demonstration, by_arc_length
 from mu0_sim.robot_control import RobotControl, run
 from mu0_sim.simulation import Simulation, SimulationConfig
 
@@ -59,24 +58,11 @@ class ExactTraces:
     """Predict by replaying the rest of a demonstration from where it is nearest to the scene."""
 
     def __init__(self, simulation, seed, points_xyz_tool, setting):
-        plan = plan_demonstration(simulation, seed)
+        self._demonstration = Demonstration(simulation, seed)
         self._points_tool = np.asarray(points_xyz_tool)
         self._setting = setting
         self._rng = np.random.default_rng(seed)
         self._target = simulation.truth().target
-        control = RobotControl(simulation.robot, simulation.home_command())
-        control.arm.accept(plan.arm, simulation.time_s)
-        control.gripper.accept(plan.gripper, simulation.time_s)
-        tool, thing = [], []
-        for i, tick in enumerate(run(simulation, control)):
-            if i % 2 == 0:
-                truth = simulation.truth()
-                tool.append(truth.T_world_tool)
-                thing.append(truth.T_world_body[self._target])
-            if tick.time_s > control.arm.end_s + 0.2:
-                break
-        self.shown = simulation.success()
-        self._tool, self._thing = np.stack(tool), np.stack(thing)
 
     def predict(self, simulation):
         truth, setting, rng = simulation.truth(), self._setting, self._rng
@@ -85,10 +71,7 @@ class ExactTraces:
         corners = np.random.default_rng(1).uniform(-1.0, 1.0, (N_OBJECT, 3))
         corners[np.arange(N_OBJECT), np.arange(N_OBJECT) % 3] = 1.0  # three faces, as seen
         table = np.random.default_rng(2).uniform((-0.2, -0.3, 0.8), (0.2, 0.3, 0.8), (N_TABLE, 3))
-        at = self._nearest(T_tool, T_thing)
-        moved = T_thing @ se3.inverse(self._thing[at])
-        tool = np.concatenate([T_tool[None], moved @ self._tool[at + 1 :]])
-        thing = np.concatenate([T_thing[None], moved @ self._thing[at + 1 :]])
+        tool, thing = self._demonstration.rest(T_tool, T_thing)
         world = np.concatenate(
             [
                 se3.transform_points(tool[:, None], self._points_tool),
@@ -97,18 +80,14 @@ class ExactTraces:
             ],
             axis=1,
         )
-        T_camera_world = se3.inverse(simulation.T_world_camera)
-        camera = simulation.camera
-        uvz = np.swapaxes(camera.project(se3.transform_points(T_camera_world, world)), 0, 1)
-        sampled = retarget(
-            uvz,
-            width=camera.width,
-            height=camera.height,
+        xyz, reached = by_arc_length(
+            world,
+            simulation.camera,
+            se3.inverse(simulation.T_world_camera),
             arc_step=setting.arc_step,
-            n_samples=HORIZON + 1,
+            horizon=HORIZON,
         )
-        xyz = camera.unproject(sampled.uvz)
-        valid, n = sampled.valid[1:], int(sampled.valid.sum())
+        valid, n = reached[1:], int(reached.sum())
         n = max(1, round(setting.horizon_share * n))
         xyz[:, n:] = xyz[:, n - 1 : n]
         future = np.tile(xyz[None, :, 1:], (setting.samples, 1, 1, 1))
@@ -137,12 +116,6 @@ class ExactTraces:
             stage_seconds=np.zeros(0, np.float32),
         )
 
-    def _nearest(self, T_tool, T_thing):
-        lifted = np.linalg.norm(self._thing[:, :3, 3] - self._thing[0, :3, 3], axis=-1)
-        now = np.linalg.norm(T_thing[:3, 3] - self._thing[0, :3, 3])
-        apart = np.linalg.norm(self._tool[:, :3, 3] - T_tool[:3, 3], axis=-1)
-        return int(np.argmin(apart + 2.0 * np.abs(lifted - now)))
-
 
 def make_core(robot, description):
     embodiment = load_embodiment(EMBODIMENTS / f"{robot}.yaml")
@@ -155,7 +128,6 @@ def run_episode(simulation, seed, setting, watch=None):
     """Let the follower do the task once; returns the figures."""
     embodiment, core = make_core(simulation.config.robot, simulation.robot_description())
     oracle = ExactTraces(simulation, seed, embodiment.keypoints.xyz, setting)
-    assert oracle.shown, f"the expert fails on seed {seed}"
     simulation.reset(seed=seed)
     control = RobotControl(simulation.robot, simulation.home_command())
     sampler = _Sampler(core.limits, control, simulation.dt_s)

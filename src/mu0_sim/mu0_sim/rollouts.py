@@ -1,11 +1,12 @@
 """Own what a series of rollouts is: its settings, its policies and its results.
 
 Results stand in one JSON line an episode, so that an interrupted series goes on where it stopped.
-Starting processes and talking to them is left to `mu0_sim.nodes.rollouts`.
+What is started is said in `mu0_sim.rollout_processes`; starting it and talking to it is left to
+`mu0_sim.nodes.rollouts`.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -23,7 +24,17 @@ _MAY_CHANGE = ("episodes", "out", "json")
 class PolicyName(Enum):
     """Name what drives the robot."""
 
+    TRACE_FOLLOWER = "trace_follower"
     EXPERT = "expert"
+
+
+class PredictorName(Enum):
+    """Name what predicts the traces that are followed."""
+
+    MODEL = "model"
+    STATIC = "static"
+    CONSTANT_VELOCITY = "constant_velocity"
+    ORACLE = "oracle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +45,16 @@ class RolloutConfig:
     task: str = option("lift", description="lift or lift_named")
     episodes: int = option(20, description="Number of episodes", low=1)
     seed: int = option(5000, description="Seed of the first scene; the next ones count up", low=0)
-    policy: PolicyName = option(PolicyName.EXPERT, description="What drives the robot")
+    policy: PolicyName = option(PolicyName.TRACE_FOLLOWER, description="What drives the robot")
+    predictor: PredictorName = option(
+        PredictorName.MODEL,
+        description="Whose traces are followed; oracle: exact ones, which only a simulator has",
+    )
+    checkpoint: str = option("mu0-tiny", description="Of the model: shipped name or folder")
+    free_running: bool = option(
+        False,
+        description="Let simulated time run without waiting for traces, at most in real time",
+    )
     time_limit_s: float = option(
         30.0, description="Simulated time of an episode, at most", unit="s", low=1.0
     )
@@ -50,63 +70,6 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """Name a node to start: its module in this workspace and its parameters."""
-
-    module: str
-    parameters: Mapping[str, Any]
-
-    def arguments(self) -> list[str]:
-        """Return what follows `python` on the command line."""
-        values = {name: json.dumps(value) for name, value in self.parameters.items()}
-        settings = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        return ["-m", self.module, "--ros-args", *settings]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Say how a policy is run.
-
-    Attributes:
-        step_lock: Whether the simulator waits for an answer to each picture.
-        of_series: Its nodes that live as long as the series.
-        of_episode: Its nodes that are started anew for each scene, given by its seed.
-    """
-
-    step_lock: bool
-    of_series: Callable[[RolloutConfig], list[Process]]
-    of_episode: Callable[[RolloutConfig, int], list[Process]]
-
-
-def _expert_of_episode(config: RolloutConfig, seed: int) -> list[Process]:
-    scene = {"robot": config.robot, "task": config.task, "seed": seed}
-    return [Process(module="mu0_sim.nodes.scripted_expert_node", parameters=scene)]
-
-
-POLICIES: dict[PolicyName, Policy] = {
-    PolicyName.EXPERT: Policy(
-        step_lock=False,
-        of_series=lambda config: [],
-        of_episode=_expert_of_episode,
-    ),
-}
-
-
-def simulator_process(config: RolloutConfig) -> Process:
-    """Return the simulator of a series, as fast as the machine allows."""
-    return Process(
-        module="mu0_sim.nodes.sim_node",
-        parameters={
-            "robot": config.robot,
-            "task": config.task,
-            "seed": config.seed,
-            "step_lock": POLICIES[config.policy].step_lock,
-            "max_real_time_factor": 0.0,
-        },
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeResult:
     """Hold how one episode went.
 
@@ -116,7 +79,11 @@ class EpisodeResult:
         success: Whether the task was done, and stayed done for `hold_s`.
         simulated_s: Simulated time until success or the limit.
         wall_s: Time it took, s.
-        note: Why it ended early, if it did.
+        lifted: Names of the cubes that were lifted at some time.
+        named: Whether the one that the instruction means is among them.
+        limit_violations: Samples at 500 Hz of the commanded motion that break a limit.
+        handover_velocity_jump: Largest, as a share of the joint's velocity limit.
+        note: How the task ended, or why the episode ended early.
     """
 
     seed: int
@@ -124,6 +91,10 @@ class EpisodeResult:
     success: bool
     simulated_s: float
     wall_s: float
+    lifted: tuple[str, ...] = ()
+    named: bool = False
+    limit_violations: int = 0
+    handover_velocity_jump: float = 0.0
     note: str = ""
 
 
@@ -158,6 +129,7 @@ class Results:
         self._config = config
         self._path = config.out / _RESULTS_FILE if config.out else None
         self._results: dict[int, EpisodeResult] = {}
+        self._timing: dict[str, Any] = {}
         if config.out is not None:
             _claim_folder(config.out, config)
         if self._path is not None and self._path.exists():
@@ -174,6 +146,10 @@ class Results:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(result)) + "\n")
 
+    def note_timing(self, **figures: Any) -> None:
+        """Keep figures of the whole series: latencies, how fast simulated time ran."""
+        self._timing |= figures
+
     def successes(self) -> int:
         """Return how many episodes of the series succeeded so far."""
         return sum(self._results[seed].success for seed in self._seeds() if seed in self._results)
@@ -184,6 +160,11 @@ class Results:
         return {
             "episodes": len(done),
             "successes": self.successes(),
+            "lifted_named": sum(result.named for result in done),
+            "lifted_any": sum(bool(result.lifted) for result in done),
+            "limit_violations": sum(result.limit_violations for result in done),
+            "handover_velocity_jump": max((r.handover_velocity_jump for r in done), default=0.0),
+            **self._timing,
             "failed_seeds": [result.seed for result in done if not result.success],
             "wall_s": round(sum(result.wall_s for result in done), 1),
             "settings": to_dict(self._config),

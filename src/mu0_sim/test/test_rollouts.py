@@ -1,20 +1,33 @@
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from mu0_core.errors import ConfigError
+from mu0_sim.command_log import CommandLog
+from mu0_sim.controllers import JointTrajectory
+from mu0_sim.robots import load_robot
+from mu0_sim.rollout_processes import node, of_episode, of_series, simulator
 from mu0_sim.rollouts import (
-    POLICIES,
     EpisodeResult,
     PolicyName,
-    Process,
+    PredictorName,
     Results,
     RolloutConfig,
     SuccessWatch,
-    simulator_process,
 )
+from mu0_sim.simulation import Simulation, SimulationConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def embodiment_file():
+    return ROOT / "src/mu0_policy/config/embodiments/panda.yaml"
 
 
 def make_result(seed, success=True):
@@ -77,7 +90,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 def test_summary_is_json():
     summary = Results(RolloutConfig()).summary()
-    assert json.loads(json.dumps(summary))["settings"]["policy"] == "expert"
+    assert json.loads(json.dumps(summary))["settings"]["policy"] == "trace_follower"
 
 
 def test_unknown_robots_and_tasks_are_refused():
@@ -87,30 +100,70 @@ def test_unknown_robots_and_tasks_are_refused():
         RolloutConfig(task="stack")
 
 
+def test_the_summary_counts_what_was_lifted_and_what_was_named():
+    results = Results(RolloutConfig(episodes=3, task="lift_named"))
+    for seed, lifted, named in ((5000, ("red_cube",), True), (5001, ("green_cube",), False)):
+        results.add(replace(make_result(seed, named), lifted=lifted, named=named))
+    results.add(replace(make_result(5002, False), limit_violations=2, handover_velocity_jump=0.1))
+    results.note_timing(real_time_factor=0.5)
+    summary = results.summary()
+    assert (summary["lifted_named"], summary["lifted_any"], summary["successes"]) == (1, 2, 1)
+    assert summary["limit_violations"] == 2
+    assert summary["handover_velocity_jump"] == 0.1
+    assert summary["real_time_factor"] == 0.5
+    assert summary["failed_seeds"] == [5001, 5002]
+
+
 def test_parameters_reach_a_node_with_their_types():
-    process = Process(
-        module="some.node", parameters={"robot": "ur5e", "seed": 3, "lock": True, "factor": 0.0}
-    )
-    words = process.arguments()
-    assert words[:3] == ["-m", "some.node", "--ros-args"]
+    parameters = {"robot": "ur5e", "seed": 3, "lock": True, "factor": 0.0}
+    words = node("some.node", parameters).words
+    assert words[:3] == ("-m", "some.node", "--ros-args")
     pairs = dict(word.split(":=") for word in words[4::2])
-    assert {name: yaml.safe_load(value) for name, value in pairs.items()} == process.parameters
+    assert {name: yaml.safe_load(value) for name, value in pairs.items()} == parameters
     assert isinstance(yaml.safe_load(pairs["factor"]), float)
 
 
 @pytest.mark.parametrize("policy", list(PolicyName))
-def test_every_policy_names_nodes_that_exist(policy):
-    config = RolloutConfig(policy=policy)
-    entry = POLICIES[policy]
-    processes = [
-        simulator_process(config),
-        *entry.of_series(config),
-        *entry.of_episode(config, 5000),
-    ]
+@pytest.mark.parametrize("predictor", list(PredictorName))
+def test_every_policy_names_nodes_that_exist(policy, predictor):
+    pytest.importorskip("rclpy")
+    config = RolloutConfig(policy=policy, predictor=predictor)
+    processes = [simulator(config), *of_series(config), *of_episode(config, 5000)]
     for process in processes:
-        pytest.importorskip("rclpy")
-        __import__(process.module)
-        assert callable(sys.modules[process.module].main)
+        if process.python:
+            __import__(process.name)
+            assert callable(sys.modules[process.name].main)
+        else:
+            assert process.words[:3] == ("ros2", "launch", "mu0_bringup")
+    truths = [process.name for process in processes if "oracle" in process.name]
+    follows = policy is PolicyName.TRACE_FOLLOWER
+    assert bool(truths) == (follows and predictor is PredictorName.ORACLE)
+
+
+def straight(start_s, q, qd, speed, seconds=0.5):
+    """One joint of a Panda speeds up and comes to rest; the others stand still."""
+    times_s = np.array([0.0, seconds / 2, seconds])
+    qs, qds = np.tile(q, (3, 1)), np.zeros((3, len(q)))
+    qds[0] = qd
+    qs[1:, 0] += speed * seconds * np.array([0.25, 0.5])
+    qds[1, 0] = speed
+    names = load_robot("panda").arm_joints
+    return JointTrajectory(joint_names=names, times_s=times_s, q=qs, qd=qds, start_s=start_s)
+
+
+def test_commands_are_checked_as_the_controller_follows_them(embodiment_file):
+    log = CommandLog(Simulation(SimulationConfig()), str(embodiment_file))
+    assert log.violations() == 0
+    home = load_robot("panda").home_q
+    rest = np.zeros(len(home))
+    log.add(10.0, straight(10.0, home, rest, speed=0.005))
+    assert log.violations() == 0
+    log.begin()
+    log.add(10.0, straight(10.0, home, rest, speed=1.9))
+    assert log.violations() > 10  # accelerates at once
+    log.begin()
+    log.add(10.0, straight(10.0, home + 1.0, rest, speed=0.005))
+    assert log.violations() >= 1  # refused: it begins elsewhere
 
 
 @pytest.mark.ros
@@ -118,7 +171,20 @@ def test_every_policy_names_nodes_that_exist(policy):
 def test_the_expert_lifts_through_the_real_graph(tmp_path, capsys):
     from mu0_sim.nodes import rollouts as command
 
-    words = ["--robot", "panda", "--episodes", "2", "--out", str(tmp_path)]
+    words = ["--policy", "expert", "--episodes", "2", "--out", str(tmp_path)]
     assert command.main(words) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["successes"] == summary["episodes"] == 2
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_exact_traces_lift_through_the_real_graph(tmp_path, capsys):
+    from mu0_sim.nodes import rollouts as command
+
+    words = ["--predictor", "oracle", "--episodes", "2", "--out", str(tmp_path)]
+    assert command.main(words) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["lifted_named"] == summary["lifted_any"]
+    assert summary["successes"] >= 1
+    assert summary["limit_violations"] == 0

@@ -68,8 +68,6 @@ TINY = Mu0Config(
     train_expert_only=False,
     rigidity_loss_weight=1.0,
     depth_dropout_prob=0.1,
-    trace_history_full_mask_prob=0.2,
-    trace_history_kp_dropout_prob=0.1,
 )
 
 PRESETS = {"released": RELEASED, "peer-150m": PEER_150M, "tiny": TINY}

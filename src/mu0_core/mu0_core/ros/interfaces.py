@@ -59,11 +59,12 @@ class Role(Enum):
     PUBLISHES = "publishes"
     SUBSCRIBES = "subscribes"
     SERVES = "serves"
+    ACTS = "acts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """Describe one public topic or service.
+    """Describe one public topic, service or action.
 
     Attributes:
         name: Relative, so that it follows the node's namespace; absolute where ROS fixes it.
@@ -180,6 +181,14 @@ def _simulator_interfaces() -> list[Interface]:
             meaning="Whether the task is done; for scoring only, no other node may read it",
         ),
         _published(
+            "sim/poses",
+            "tf2_msgs/msg/TFMessage",
+            sim,
+            rate="camera rate",
+            frame="world",
+            meaning="Poses of objects and tool, m; for scoring only, no other node may read it",
+        ),
+        _published(
             "sim/real_time_factor",
             "std_msgs/msg/Float32",
             sim,
@@ -223,6 +232,21 @@ def _perception_topics() -> list[Interface]:
             meaning="The scene as a thinned coloured cloud, m; only while somebody subscribes",
             **tracker,
         ),
+        Interface(
+            name="mu0/mask",
+            type_name="sensor_msgs/msg/Image",
+            owner="keypoint_tracker",
+            role=Role.SUBSCRIBES,
+            frame=OPTICAL_FRAME,
+            meaning="Region of the picture that gets keypoints, mono8, not 0 = inside",
+        ),
+        Interface(
+            name="/clicked_point",
+            type_name="geometry_msgs/msg/PointStamped",
+            owner="keypoint_tracker",
+            role=Role.SUBSCRIBES,
+            meaning="Point that gets a keypoint, m, in any frame TF knows; RViz publishes it",
+        ),
     ]
 
 
@@ -246,7 +270,7 @@ def _world_model_interfaces() -> list[Interface]:
         _published(
             "mu0/traces",
             "mu0_msgs/msg/TraceArray",
-            meaning="Predicted traces of the keypoints, m",
+            meaning="Predicted traces of the keypoints, m; a step-locked simulator waits for them",
             **predicted,
         ),
         _published(
@@ -287,6 +311,13 @@ def _policy_interfaces() -> list[Interface]:
             policy,
             rate="command rate",
             meaning="What is sent to the arm, or would be in a dry run, rad; moves nothing",
+        ),
+        Interface(
+            name="mu0/execute",
+            type_name="mu0_msgs/action/ExecuteInstruction",
+            owner=policy,
+            role=Role.ACTS,
+            meaning="Do what an instruction says; the arm moves only while a goal is active",
         ),
         *(
             Interface(
@@ -383,7 +414,7 @@ def markdown_table() -> str:
             f"`{row.name}`",
             f"`{row.type_name}`",
             f"{row.owner} {row.role.value}",
-            "service" if row.role is Role.SERVES else row.qos.value,
+            {Role.SERVES: "service", Role.ACTS: "action"}.get(row.role, row.qos.value),
             row.rate,
             f"`{row.frame}`" if row.frame else "",
             row.meaning,

@@ -1,153 +1,99 @@
-"""Command line of rollouts: `ros2 run mu0_sim rollouts --robot panda --policy expert`.
+"""Command line of rollouts: `ros2 run mu0_sim rollouts --robot panda --task lift`.
 
 Runs seeded episodes through the real graph: simulator and policy are processes of their own, and
-this one resets scenes and watches for success.
+this one resets scenes, asks for the task and watches for success.
 """
 
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import mean
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Bool
+from ament_index_python.packages import get_package_share_directory
 from tqdm import tqdm
 
 from mu0_core.config import add_arguments, from_namespace
 from mu0_core.errors import Mu0Error
-from mu0_core.ros.interfaces import create_client, create_subscription
-from mu0_core.ros.messages import seconds_from_stamp
-from mu0_msgs.srv import ResetSimulation
-from mu0_sim.rollouts import (
-    POLICIES,
-    EpisodeResult,
-    Process,
-    Results,
-    RolloutConfig,
-    SuccessWatch,
-    simulator_process,
-)
-
-_START_TIMEOUT_S = 120.0
-_SILENCE_TIMEOUT_S = 60.0
-_END_TIMEOUT_S = 10.0
-_SPIN_S = 0.1
+from mu0_sim.command_log import CommandLog
+from mu0_sim.nodes.child import Child
+from mu0_sim.nodes.rollout_graph import RolloutGraph
+from mu0_sim.rollout_processes import of_episode, of_series, simulator
+from mu0_sim.rollouts import EpisodeResult, PolicyName, Results, RolloutConfig, SuccessWatch
+from mu0_sim.simulation import Simulation, SimulationConfig
+from mu0_sim.tasks import make_scene
 
 
-class Child:
-    """Run a node as a child process, in the rollouts' own domain."""
+class Series:
+    """Hold the graph of a series while its episodes run."""
 
-    def __init__(self, process: Process, domain_id: int) -> None:
-        self.name = process.module
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain_id)}
-        self._popen = subprocess.Popen(
-            [sys.executable, *process.arguments()],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
+    def __init__(self, config: RolloutConfig, stack: ExitStack) -> None:
+        self._config = config
+        self._domain_id = 1 + os.getpid() % 100
+        self._commands = _command_log(config)
+        self.graph = RolloutGraph(self._domain_id, self._commands)
+        stack.callback(self.graph.close)
+        self._simulator = stack.enter_context(Child(simulator(config), self._domain_id))
+        self._drivers = [
+            stack.enter_context(Child(process, self._domain_id)) for process in of_series(config)
+        ]
+
+    def run(self, seed: int) -> EpisodeResult:
+        """Run one episode.
+
+        Raises:
+            Mu0Error: The graph does not run.
+        """
+        config, graph = self._config, self.graph
+        started_s = time.monotonic()
+        instruction = graph.reset(config.task, seed, self._simulator)
+        with ExitStack() as stack:
+            children = list(self._drivers)
+            for process in of_episode(config, seed):
+                children.append(stack.enter_context(Child(process, self._domain_id)))
+            if self._drivers:
+                graph.begin(instruction, config.time_limit_s, self._drivers[0])
+            start_s = graph.now_s or 0.0
+            success, note = self._watch(start_s, children)
+            graph.end()
+        target = make_scene(config.task, seed).target
+        lifted = graph.lifted()
+        return EpisodeResult(
+            seed=seed,
+            instruction=instruction,
+            success=success,
+            simulated_s=round((graph.now_s or 0.0) - start_s, 2),
+            wall_s=round(time.monotonic() - started_s, 2),
+            lifted=lifted,
+            named=target in lifted,
+            limit_violations=0 if self._commands is None else self._commands.violations(),
+            handover_velocity_jump=graph.figures.get("handover_velocity_jump", 0.0),
+            note=note,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._popen.poll() is not None:
-            return
-        self._popen.send_signal(signal.SIGINT)
-        try:
-            self._popen.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
-
-    def failure(self) -> str | None:
-        """Say that the process has failed, None while it runs and after a clean end."""
-        code = self._popen.poll()
-        return None if not code else f"{self.name} ended with exit code {code}"
-
-    def ended(self) -> bool:
-        """Tell whether the process has ended, however."""
-        return self._popen.poll() is not None
-
-
-class Graph:
-    """Watch and reset the simulator from outside."""
-
-    def __init__(self, domain_id: int) -> None:
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("rollouts", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._reset = create_client(self._node, "sim/reset")
-        create_subscription(self._node, "/clock", self._on_clock)
-        create_subscription(self._node, "sim/success", self._on_success)
-        self.now_s: float | None = None
-        self.success = False
-        self._heard_s = time.monotonic()
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def reset(self, task: str, seed: int, simulator: Child) -> str:
-        """Start an episode and return its instruction.
-
-        Raises:
-            Mu0Error: The simulator refused, or did not answer.
-        """
-        self._wait(self._reset.service_is_ready, simulator)
-        future = self._reset.call_async(ResetSimulation.Request(task=task, seed=seed))
-        self._wait(future.done, simulator)
-        response = future.result()
-        if not response.success:
-            raise Mu0Error(f"the simulator refused seed {seed}: {response.message}")
-        self.now_s, self.success = None, False
-        self._wait(lambda: self.now_s is not None, simulator)
-        return response.instruction
-
-    def spin(self) -> None:
-        """Take what has arrived.
-
-        Raises:
-            Mu0Error: The simulator has been silent for too long.
-        """
-        self._executor.spin_once(timeout_sec=_SPIN_S)
-        if time.monotonic() - self._heard_s > _SILENCE_TIMEOUT_S:
-            raise Mu0Error(f"no clock from the simulator for {_SILENCE_TIMEOUT_S:.0f} s")
-
-    def _wait(self, done: Callable[[], bool], simulator: Child) -> None:
-        deadline_s = time.monotonic() + _START_TIMEOUT_S
-        while not done():
-            if simulator.ended() or time.monotonic() > deadline_s:
-                why = simulator.failure() or f"no answer within {_START_TIMEOUT_S:.0f} s"
-                raise Mu0Error(f"the simulator does not run: {why}; see its log above")
-            self._executor.spin_once(timeout_sec=_SPIN_S)
-        self._heard_s = time.monotonic()
-
-    def _on_clock(self, message: Clock) -> None:
-        self.now_s = seconds_from_stamp(message.clock)
-        self._heard_s = time.monotonic()
-
-    def _on_success(self, message: Bool) -> None:
-        self.success = message.data
+    def _watch(self, start_s: float, children: Sequence[Child]) -> tuple[bool, str]:
+        """Wait for the end of an episode; returns whether it succeeded, and a note."""
+        config, graph = self._config, self.graph
+        watch = SuccessWatch(
+            start_s=start_s, time_limit_s=config.time_limit_s, hold_s=config.hold_s
+        )
+        verdict, note = None, ""
+        while verdict is None:
+            graph.spin()
+            verdict = watch.update(graph.now_s or 0.0, graph.success)
+            note = graph.outcome()
+            if note and not graph.success:
+                verdict = False
+            failures = [text for child in children if (text := child.failure())]
+            if failures:
+                return False, "; ".join(failures)
+            if self._simulator.ended():
+                raise Mu0Error("the simulator ended in the middle of an episode")
+        return verdict, note
 
 
 def run(config: RolloutConfig, results: Results) -> Iterator[EpisodeResult]:
@@ -162,51 +108,29 @@ def run(config: RolloutConfig, results: Results) -> Iterator[EpisodeResult]:
     seeds = results.missing_seeds()
     if not seeds:
         return
-    domain_id = 1 + os.getpid() % 100
     with ExitStack() as stack:
-        graph = Graph(domain_id)
-        stack.callback(graph.close)
-        simulator = stack.enter_context(Child(simulator_process(config), domain_id))
-        for process in POLICIES[config.policy].of_series(config):
-            stack.enter_context(Child(process, domain_id))
+        series = Series(config, stack)
         for seed in seeds:
-            result = _run_episode(config, seed, graph, simulator, domain_id)
+            result = series.run(seed)
             results.add(result)
             yield result
+        figures, factors = series.graph.figures, series.graph.factors
+        results.note_timing(
+            command_latency_ms={
+                name: figures.get(f"command_latency_{name}_ms") for name in ("p50", "p95")
+            },
+            real_time_factor=round(mean(factors), 2) if factors else None,
+        )
 
 
-def _run_episode(
-    config: RolloutConfig, seed: int, graph: Graph, simulator: Child, domain_id: int
-) -> EpisodeResult:
-    started_s = time.monotonic()
-    instruction = graph.reset(config.task, seed, simulator)
-    assert graph.now_s is not None
-    start_s = graph.now_s
-    watch = SuccessWatch(start_s=start_s, time_limit_s=config.time_limit_s, hold_s=config.hold_s)
-    verdict, note = None, ""
-    with _children(POLICIES[config.policy].of_episode(config, seed), domain_id) as children:
-        while verdict is None:
-            graph.spin()
-            verdict = watch.update(graph.now_s, graph.success)
-            failures = [text for child in children if (text := child.failure())]
-            if failures:
-                verdict, note = False, "; ".join(failures)
-            if simulator.ended():
-                raise Mu0Error(f"the simulator ended in the episode of seed {seed}")
-    return EpisodeResult(
-        seed=seed,
-        instruction=instruction,
-        success=verdict,
-        simulated_s=round(graph.now_s - start_s, 2),
-        wall_s=round(time.monotonic() - started_s, 2),
-        note=note,
-    )
-
-
-@contextmanager
-def _children(processes: Sequence[Process], domain_id: int) -> Iterator[list[Child]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(Child(process, domain_id)) for process in processes]
+def _command_log(config: RolloutConfig) -> CommandLog | None:
+    """Return what checks commands against the embodiment file, where a policy has one."""
+    if config.policy is PolicyName.EXPERT:
+        return None
+    share = Path(get_package_share_directory("mu0_policy"))
+    simulation = Simulation(SimulationConfig(robot=config.robot))
+    file = share / "config" / "embodiments" / f"{config.robot}.yaml"
+    return CommandLog(simulation, str(file))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -224,8 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for result in run(config, results):
                 bar.update()
                 bar.set_postfix(successes=results.successes())
-                if result.note:
-                    tqdm.write(f"seed {result.seed}: {result.note}", file=sys.stderr)
+                if not result.success:
+                    tqdm.write(f"seed {result.seed}: {result.note or 'time-out'}", file=sys.stderr)
     except Mu0Error as error:
         parser.exit(2, f"rollouts: {error}\n")
     except KeyboardInterrupt:

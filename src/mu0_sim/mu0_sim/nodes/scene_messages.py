@@ -16,6 +16,7 @@ from mu0_core.camera import depth_to_millimetres
 from mu0_core.ros import messages
 from mu0_core.ros.interfaces import OPTICAL_FRAME
 from mu0_sim.controllers import JointTrajectory
+from mu0_sim.robots import TOOL_FRAME
 from mu0_sim.simulation import CameraFrame, Simulation
 
 WORLD_FRAME = "world"
@@ -100,6 +101,24 @@ class SceneMessages:
             for link, placed in simulation.link_transforms().items()
             if (link in self._fixed_links) == fixed
         }
+
+
+def poses_of(simulation: Simulation) -> Messages:
+    """Return where objects and tool are. For scoring only."""
+    truth = simulation.truth()
+    poses = {name: thing.T_world_object for name, thing in truth.objects.items()}
+    poses[TOOL_FRAME] = truth.T_world_tool
+    stamp = messages.stamp_from_seconds(simulation.time_s)
+    links = {name: (WORLD_FRAME, T) for name, T in poses.items()}
+    return {"sim/poses": _tf_message(links, stamp)}
+
+
+def transforms_from_message(message: TFMessage) -> dict[str, NDArray[np.float64]]:
+    """Return {child frame: (4, 4)} of a message of transforms."""
+    return {
+        row.child_frame_id: messages.transform_from_message(row.transform)
+        for row in message.transforms
+    }
 
 
 def trajectory_from_message(message: Any) -> JointTrajectory:

@@ -15,12 +15,17 @@ from trajectory_msgs.msg import JointTrajectory
 
 from mu0_core.config import option, validate
 from mu0_core.errors import ConfigError, Mu0Error, TrajectoryError
-from mu0_core.ros.interfaces import Qos, create_publisher, create_service, create_subscription
+from mu0_core.ros.interfaces import create_publisher, create_service, create_subscription
 from mu0_core.ros.lifecycle import Level, Mu0LifecycleNode, spin
 from mu0_core.ros.messages import seconds_from_stamp
 from mu0_msgs.msg import TraceArray
 from mu0_msgs.srv import ResetSimulation
-from mu0_sim.nodes.scene_messages import Messages, SceneMessages, trajectory_from_message
+from mu0_sim.nodes.scene_messages import (
+    Messages,
+    SceneMessages,
+    poses_of,
+    trajectory_from_message,
+)
 from mu0_sim.pacing import Pace, StepLock
 from mu0_sim.simulation import CameraFrame, Simulation, SimulationConfig
 from mu0_sim.simulation_loop import SimulationLoop
@@ -36,9 +41,9 @@ _PUBLISHED = (
     "camera/aligned_depth_to_color/image_raw",
     "camera/aligned_depth_to_color/camera_info",
     "sim/success",
+    "sim/poses",
     "sim/real_time_factor",
 )
-_TRACES = "mu0/traces"
 _REPLY_TIMEOUT_S = 60.0
 _HEALTH_PERIOD_S = 0.2
 
@@ -106,7 +111,7 @@ class SimNode(Mu0LifecycleNode[SimNodeConfig]):
                 partial(self._on_trajectory, controller),
             )
         if self.config.step_lock:
-            self.create_subscription(TraceArray, _TRACES, self._on_traces, Qos.RELIABLE.profile)
+            create_subscription(self, "mu0/traces", self._on_traces)
         # A reset takes a while; it must not keep other callbacks waiting.
         group = MutuallyExclusiveCallbackGroup()
         create_service(self, "sim/reset", self._on_reset_request, callback_group=group)
@@ -144,6 +149,7 @@ class SimNode(Mu0LifecycleNode[SimNodeConfig]):
         """Publish a picture and the score."""
         success = simulation.success()
         self._publish(self._scene.of_camera(frame, success=success))
+        self._publish(poses_of(simulation))
         if success != self._success:
             self._success = success
             verdict = "done" if success else "no longer done"
