@@ -35,6 +35,7 @@ ARGUMENTS = {
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
     "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
+    "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
     "fixed_frame": ("", "Frame that a moving camera moves in; empty for a camera at rest", None),
     "params_file": ("", "ROS parameter file with further settings; empty for none", None),
     "rviz": ("false", "Show camera, robot and traces in RViz", BOOLEANS),
@@ -90,7 +91,10 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if value["policy"] != "none":
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
-        policy = {"embodiment_file": str(robot_file)}
+        policy = {
+            "embodiment_file": str(robot_file),
+            "dry_run": value["dry_run"] == "true",
+        }
         nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
     return nodes
 

@@ -53,7 +53,7 @@ def test_types_exist(row) -> None:
 
 def test_only_what_ros_fixes_is_absolute() -> None:
     absolute = {name for name in INTERFACES if name.startswith("/")}
-    assert absolute == {"/tf", "/tf_static", "/clock", "/diagnostics"}
+    assert absolute == {"/tf", "/tf_static", "/clock", "/clicked_point", "/diagnostics"}
     assert all(name == row.name for name, row in INTERFACES.items())
 
 
