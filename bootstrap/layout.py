@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bootstrap.report import SetupError
@@ -78,4 +78,7 @@ def detect(root: Path, environment: Mapping[str, str] = os.environ) -> Layout:
             f"/opt/ros/{DISTRO}/setup.bash instead, or open a shell without ROS: then the wheels "
             f"are used."
         )
-    return Layout(root=root, ros_installed=distro == DISTRO)
+    layout = Layout(root=root, ros_installed=False)
+    # Inside `./mu0 run bash` the variables are those of the wheels, not of an installation.
+    own = str(layout.venv) in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return replace(layout, ros_installed=distro == DISTRO and not own)

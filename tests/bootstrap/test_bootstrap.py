@@ -52,6 +52,8 @@ def test_another_ros_distribution_is_refused():
         layout.detect(ROOT, {"ROS_DISTRO": "humble"})
     assert layout.detect(ROOT, {"ROS_DISTRO": "jazzy"}).ros_installed
     assert not layout.detect(ROOT, {}).ros_installed
+    within = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": f"/x:{ROOT / '.venv'}"}
+    assert not layout.detect(ROOT, within).ros_installed
 
 
 def test_an_installed_ros_gets_neither_wheels_nor_stand_ins(checkout):

@@ -46,7 +46,7 @@ class KeypointTrackerConfig(LiveTrackerConfig):
         "", description="Frame that a moving camera moves in; empty for a camera at rest"
     )
     tf_timeout_s: float = option(
-        0.1, description="How long to wait for a picture's transforms", unit="s", low=0.0
+        0.3, description="How long to wait for a picture's transforms", unit="s", low=0.0
     )
     cloud_width: int = option(
         160, description="Points per row of the published cloud", unit="px", low=1
