@@ -149,7 +149,9 @@ class Mu0Config:
     depth_lora_alpha: int = option(16, description="Their scale is alpha / rank", low=1)
     use_dino: bool = option(False, description="Whether keypoints carry DINOv2 features")
     use_appearance: bool = option(
-        False, description="Whether keypoints carry their depth and colour; not in released models"
+        False,
+        description="Whether keypoints carry depth and colour and see where the others are; "
+        "not in released models",
     )
     dino_input_size: int = option(518, description="Image side that DINOv2 sees", unit="px", low=1)
     dino_num_prefix_tokens: int = option(1, description="Tokens before the patches", low=0)

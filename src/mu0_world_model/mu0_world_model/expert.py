@@ -8,7 +8,7 @@ block of queries attends to a leading part of the keys. History tokens never see
 so all samples share them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -29,6 +29,7 @@ from mu0_world_model.attention import (
     split_heads,
 )
 from mu0_world_model.config import Mu0Config
+from mu0_world_model.relations import Relations
 from mu0_world_model.vlm import PrefixPass, llama_config
 
 
@@ -73,6 +74,8 @@ class SuffixLayout:
         samples: Samples s that share prefix and history.
         history_valid: (B, history_groups * n) bool, None = all.
         control_valid: (B, control_groups * n) bool, None = all.
+        places: (B, n, 3) anchors of the keypoints.
+        keypoint_valid: (B, n) bool, None = all.
     """
 
     n_keypoints: int
@@ -80,6 +83,8 @@ class SuffixLayout:
     samples: int
     history_valid: Tensor | None
     control_valid: Tensor | None
+    places: Tensor
+    keypoint_valid: Tensor | None
 
     @property
     def history_tokens(self) -> int:
@@ -110,6 +115,9 @@ class Expert(nn.Module):
             if not joint:  # keys and values come from the VLM's, not from the suffix
                 layer.self_attn.k_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
                 layer.self_attn.v_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
+        self.relations: nn.ModuleList | None = None
+        if config.use_appearance:
+            self.relations = nn.ModuleList(Relations(config.expert_width) for _ in self.layers)
         self.gradient_checkpointing = False
 
     @property
@@ -174,6 +182,8 @@ class Expert(nn.Module):
         a = rms_norm(layer.input_layernorm, x) * (1 + scale1) + shift1
         attend_ = self._joint_attention if self.joint[index] else self._cross_attention
         x = x + gate1 * layer.self_attn.o_proj(attend_(layer.self_attn, index, a, memory, layout))
+        if self.relations is not None:
+            x = x + self._related(self.relations[index], a, layout)
         b = rms_norm(layer.post_attention_layernorm, x) * (1 + scale2) + shift2
         return x + gate2 * layer.mlp(b)
 
@@ -228,6 +238,13 @@ class Expert(nn.Module):
         outputs.append(_unfold_samples(attend(q, keys, values, valid), samples))
         return merge_heads(torch.cat(outputs, dim=2))
 
+    def _related(self, relations: nn.Module, a: Tensor, layout: SuffixLayout) -> Tensor:
+        """Let control tokens of a group see where the other keypoints are."""
+        n_history = layout.history_tokens
+        groups = a[:, n_history:].unflatten(1, (-1, layout.n_keypoints))
+        seen = relations(groups, layout.places, layout.keypoint_valid).flatten(1, 2)
+        return torch.cat([seen.new_zeros(a[:, :n_history].shape), seen], dim=1)
+
     def _projected(self, projection: nn.Linear, heads: Tensor) -> Tensor:
         """Apply a projection of all key heads together to (B, kv_heads, L, head_dim)."""
         flat = merge_heads(heads).to(projection.weight.dtype)
@@ -235,7 +252,7 @@ class Expert(nn.Module):
 
 
 def _without_history(layout: SuffixLayout) -> SuffixLayout:
-    return SuffixLayout(layout.n_keypoints, 0, layout.samples, None, layout.control_valid)
+    return replace(layout, history_groups=0, history_valid=None)
 
 
 def _fold_samples(x: Tensor, samples: int) -> Tensor:

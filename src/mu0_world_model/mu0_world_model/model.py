@@ -102,12 +102,14 @@ class Queries:
         history: (B, history groups, n, E) tokens; None where all history is hidden.
         history_valid: (B, n) bool, None = all.
         valid: (B, n) bool, None = all.
+        places: (B, n, 3) anchors, depth 0 where unknown.
     """
 
     features: QueryFeatures
     history: Tensor | None
     history_valid: Tensor | None
     valid: Tensor | None
+    places: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,13 +204,14 @@ class Mu0(nn.Module):
             for maps in (prefix.pixel_features, prefix.image)
         )
         features = self.suffix.queries(points.anchor, valid, dino=dino, colour=colour)
+        places = torch.cat([uv, points.anchor[..., 2:].clamp(min=0.0)], dim=-1)
         mask = _unless_all(valid)
         shown = points.history_valid
         if points.history is None or (shown is not None and not bool((shown & valid).any())):
-            return Queries(features, None, None, mask)
+            return Queries(features, None, None, mask, places)
         shown = valid if shown is None else shown & valid
         history = self.suffix.history(points.history, features)
-        return Queries(features, history, _unless_all(shown), mask)
+        return Queries(features, history, _unless_all(shown), mask, places)
 
     def velocity(
         self, control: Tensor, modulation: Tensor, prefix: Prefix, queries: Queries
@@ -235,6 +238,8 @@ class Mu0(nn.Module):
             samples=samples,
             history_valid=_repeat_groups(queries.history_valid, n_history),
             control_valid=_repeat_groups(queries.valid, self.config.control_groups),
+            places=queries.places,
+            keypoint_valid=queries.valid,
         )
         tokens = self.expert(
             tokens.to(self.expert.norm.weight.dtype), modulation, prefix.memory, layout

@@ -8,6 +8,7 @@ import torch
 from mu0_core.errors import ShapeError
 from mu0_world_model.attention import merge_heads, rms_norm, rotate, rotation, split_heads
 from mu0_world_model.model import Mu0, Points, Scene
+from mu0_world_model.relations import Relations
 
 CLOSE = {"rtol": 0.0, "atol": 1e-9}
 
@@ -288,3 +289,19 @@ def test_keypoints_with_appearance_see_their_own_depth_and_colour(random_model):
     assert_same(
         *(velocity(plain, scene(), replace(p, anchor=a), state) for a in (nearer, known.anchor))
     )
+
+
+def test_relations_move_with_the_scene_and_see_no_padding():
+    """Relative places do not change when all keypoints shift; padding is looked at by none."""
+    relations = Relations(8).double()
+    torch.nn.init.normal_(relations.output.weight)
+    g = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 2, 4, 8, generator=g, dtype=torch.float64)
+    places = torch.randn(1, 4, 3, generator=g, dtype=torch.float64)
+    seen = relations(tokens, places, None)
+    shift = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(relations(tokens, places + shift, None), seen, **CLOSE)
+    valid = torch.tensor([[True, True, True, False]])
+    short = relations(tokens[:, :, :3], places[:, :3], None)
+    torch.testing.assert_close(relations(tokens, places, valid)[:, :, :3], short, **CLOSE)
+    assert not Relations(8)(tokens.float(), places.float(), None).any()
