@@ -4,8 +4,9 @@ The traces of points fixed to the gripper give tool poses, those of an object it
 (`trace_motions`). Nothing moves while fingers close, so a path by arc length has no step for the
 grasp: it lies between the step before the object starts to move and that one. The rule:
 
-1. The object is the cluster of points that moves farthest in the prediction. Its first moved
-   step m is the first from which on its middle stays `moved_m` or more away from where it is.
+1. The object is the cluster of points that moves farthest in the prediction and does not ride on
+   the gripper (`companions`). Its first moved step m is the first from which on its middle stays
+   `moved_m` or more away from where it is.
 2. From m on, gripper and object move as one. Carried back by the object's motion, the gripper's
    predicted points all show the same pose relative to the object: their weighted mean over the
    steps gives the grasp.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_core.errors import TrajectoryError
+from mu0_policy.companions import Companions
 from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
 
 FloatArray = NDArray[np.float64]
@@ -148,11 +150,13 @@ class TraceFollower:
     _reading: _Reading | None = field(default=None, init=False)
     _since_s: float = field(default=-np.inf, init=False)
     _n_done: int = field(default=0, init=False)
+    _companions: Companions = field(default_factory=Companions, init=False)
 
     def reset(self) -> None:
         """Forget the task."""
         self.phase, self.reason, self.valid_prob = Phase.WAIT, "no prediction yet", 1.0
         self._reading, self._since_s, self._n_done = None, -np.inf, 0
+        self._companions.forget()
 
     def step(self, state: RobotState, prediction: Prediction | None) -> ToolPlan | None:
         """Take a new prediction, if there is one, and decide.
@@ -180,7 +184,9 @@ class TraceFollower:
     def _on_prediction(self, state: RobotState, prediction: Prediction) -> ToolPlan | None:
         config = self.config
         holding = self.phase is Phase.CARRY
-        target = _held(prediction, config) if holding else _moving(prediction, config)
+        if self.phase in (Phase.WAIT, Phase.APPROACH):
+            self._companions.see(prediction)
+        target = _held(prediction, config) if holding else self._moving(prediction)
         points = prediction.on_gripper if target is None else prediction.on_gripper | target
         self.valid_prob = float(prediction.valid_prob[points, 0].mean())
         n_valid = prediction.n_valid(points)
@@ -257,6 +263,19 @@ class TraceFollower:
 
     # Helpers.
 
+    def _moving(self, prediction: Prediction) -> NDArray[np.bool_] | None:
+        """Return the points (n,) of the thing that moves farthest, None if none moves."""
+        best, farthest_m = None, 2.0 * self.config.moved_m
+        for cluster in np.unique(prediction.cluster_ids[~prediction.on_gripper]):
+            points = ~prediction.on_gripper & (prediction.cluster_ids == cluster)
+            n_valid = prediction.n_valid(points)
+            if n_valid == 0 or self._companions.ride(prediction, points, n_valid):
+                continue
+            moved = shifts(prediction.current_xyz[points], prediction.xyz[points, :n_valid])
+            if moved[-1] > farthest_m:
+                best, farthest_m = points, float(moved[-1])
+        return best
+
     def _follow(self, state: RobotState, poses: FloatArray, phase: Phase, reason: str) -> ToolPlan:
         self.phase, self.reason = phase, reason
         ahead = _ahead(smoothed(poses), state.T_base_tool_ahead)
@@ -284,20 +303,6 @@ class TraceFollower:
 
     def _is_over(self, state: RobotState) -> bool:
         return state.path_ended and self._n_done >= self.config.done_predictions
-
-
-def _moving(prediction: Prediction, config: FollowerConfig) -> NDArray[np.bool_] | None:
-    """Return the points (n,) of the cluster that moves farthest, None if none moves."""
-    best, farthest_m = None, 2.0 * config.moved_m
-    for cluster in np.unique(prediction.cluster_ids[~prediction.on_gripper]):
-        points = ~prediction.on_gripper & (prediction.cluster_ids == cluster)
-        n_valid = prediction.n_valid(points)
-        if n_valid == 0:
-            continue
-        moved = shifts(prediction.current_xyz[points], prediction.xyz[points, :n_valid])
-        if moved[-1] > farthest_m:
-            best, farthest_m = points, float(moved[-1])
-    return best
 
 
 def _held(prediction: Prediction, config: FollowerConfig) -> NDArray[np.bool_] | None:
