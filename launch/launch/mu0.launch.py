@@ -91,10 +91,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if value["policy"] != "none":
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
-        policy = {
-            "embodiment_file": str(robot_file),
-            "dry_run": value["dry_run"] == "true",
-        }
+        policy = {"embodiment_file": str(robot_file), "dry_run": value["dry_run"] == "true"}
         nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
     return nodes
 
