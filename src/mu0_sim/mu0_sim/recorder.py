@@ -15,10 +15,10 @@ from mu0_core.episode_captions import Caption
 from mu0_core.episode_validator import validate_episode
 from mu0_core.episode_writer import EpisodeOptions, write_episode
 from mu0_core.errors import TrajectoryError
-from mu0_sim.demonstrations import plan_demonstration, play
+from mu0_sim.demonstrations import go_astray, plan_demonstration, play
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
 from mu0_sim.robot_control import Observer
-from mu0_sim.scripted_expert import LiftPlan
+from mu0_sim.scripted_expert import LiftPlan, plan_lift
 from mu0_sim.simulation import Simulation, SimulationConfig
 
 _SKILLS = ("grasp", "lift")
@@ -33,6 +33,9 @@ class RecorderConfig:
     task: str = option("lift", description="lift or lift_named")
     episodes: int = option(20, description="Number of episodes", low=1)
     seed: int = option(0, description="Seed of the first scene; the next ones count up", low=0)
+    astray: bool = option(
+        False, description="Begin beside the target, as after a miss, instead of at home"
+    )
     bag: bool = option(False, description="Record a rosbag2 of each episode too")
     arc_step: float = option(
         0.01,
@@ -142,15 +145,20 @@ def _record_scene(
     path, bag = episode_path(config, seed), bag_path(config, seed)
     if path.exists() and (make_tape is None or bag.exists()):
         return Outcome(seed=seed, recorded=True, faults=_faults(path))
+    control = None
     try:
-        plan = plan_demonstration(simulation, seed)
+        if config.astray:
+            control = go_astray(simulation, seed)
+            plan = plan_lift(simulation, seed=seed)
+        else:
+            plan = plan_demonstration(simulation, seed)
     except TrajectoryError as error:
         return Outcome(seed=seed, recorded=False, faults=(f"no plan: {error}",))
     recorder = EpisodeRecorder(config.points)
     tapes = [] if make_tape is None else [make_tape(bag, plan)]
     success = False
     try:
-        success = play(simulation, plan, [recorder, *tapes])
+        success = play(simulation, plan, [recorder, *tapes], control)
     finally:
         for tape in tapes:
             tape.keep() if success else tape.discard()
@@ -191,6 +199,7 @@ def _write(
             "task": config.task,
             "seed": simulation.seed,
             "policy": "scripted expert",
+            "astray": config.astray,
             "depth_noise": config.depth_noise,
         },
     )

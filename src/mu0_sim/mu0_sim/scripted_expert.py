@@ -33,6 +33,11 @@ _DETOUR_M = 0.06
 _HOVER_OFFSET_M = 0.025
 _HOVER_TURN_RAD = 0.25
 
+_STRAY_HEIGHT_M = (0.0, 0.15)
+_STRAY_M = 0.09
+_STRAY_CLEAR_M = 0.06
+_STRAY_TURN_RAD = 0.4
+
 _SETTLE_S = 0.3
 _FINGER_CLEARANCE_M = 0.006
 
@@ -101,6 +106,39 @@ def plan_lift(simulation: Simulation, *, seed: int) -> LiftPlan:
         grasp_s=grasp_s,
     )
     return plan.starting_at(simulation.time_s)
+
+
+def plan_stray(simulation: Simulation, *, seed: int) -> JointTrajectory:
+    """Plan a way from home to a place beside the target, as after a miss, fingers open.
+
+    Raises:
+        TrajectoryError: A pose is out of reach.
+    """
+    rng = np.random.default_rng([seed, 1])
+    robot, truth = simulation.robot, simulation.truth()
+    ik = tool_ik(robot, simulation.robot_description())
+    T_base_world = se3.inverse(robot.T_world_base)
+    T_start = T_base_world @ truth.T_world_tool
+    T_grasp = T_base_world @ grasp_pose(truth.objects[truth.target], truth.T_world_tool, robot)
+    height_m = rng.uniform(*_STRAY_HEIGHT_M)
+    # Low down, a gripper that is nearer would push the cube.
+    nearest_m = _STRAY_CLEAR_M if height_m < _STRAY_CLEAR_M else 0.0
+    distance_m, direction = rng.uniform(nearest_m, _STRAY_M), rng.uniform(-np.pi, np.pi)
+    turn = Rotation.from_euler("z", rng.uniform(-_STRAY_TURN_RAD, _STRAY_TURN_RAD)).as_matrix()
+    T_stray = T_grasp.copy()
+    T_stray[:3, :3] = turn @ T_grasp[:3, :3]
+    T_stray[:3, 3] += distance_m * np.array([np.cos(direction), np.sin(direction), 0.0])
+    T_stray[2, 3] += height_m
+    T_above = T_stray.copy()
+    T_above[2, 3] = max(T_stray[2, 3], T_grasp[2, 3] + _HOVER_M[1])
+    legs: list[Leg] = []
+    q = simulation.joint_state().q[: len(robot.arm_joints)]
+    for poses in (tool_path(T_start, T_above), tool_path(T_above, T_stray)):
+        q_path = joint_path(ik, poses, q)
+        legs.append(time_leg(q_path, robot, limit_share=_LIMIT_SHARE[1]))
+        q = q_path[-1]
+    trajectory = chain(robot.arm_joints, legs, (_SETTLE_S, 0.0))
+    return replace(trajectory, start_s=simulation.time_s)
 
 
 def grasp_pose(target: ObjectTruth, T_world_tool: FloatArray, robot: RobotSpec) -> FloatArray:

@@ -6,11 +6,11 @@ from scipy.spatial.transform import Rotation
 
 from mu0_core import se3
 from mu0_core.errors import TrajectoryError
-from mu0_sim.demonstrations import plan_demonstration, play
+from mu0_sim.demonstrations import go_astray, plan_demonstration, play
 from mu0_sim.motion import chain, joint_path, path_length, time_leg, tool_ik, tool_path
 from mu0_sim.robot_control import RobotControl
 from mu0_sim.robots import ROBOTS, load_robot
-from mu0_sim.scripted_expert import grasp_pose
+from mu0_sim.scripted_expert import grasp_pose, plan_lift
 from mu0_sim.simulation import Simulation, SimulationConfig
 from mu0_sim.truth import ObjectTruth
 from mu0_sim.urdf import robot_description
@@ -119,3 +119,15 @@ def test_lifts_at_least_19_of_20(name, task):
     simulation = Simulation(SimulationConfig(robot=name, task=task))
     lifted = [play(simulation, plan_demonstration(simulation, seed)) for seed in range(20)]
     assert sum(lifted) >= 19
+
+
+def test_a_demonstration_that_begins_astray_mends_it():
+    simulation = Simulation(SimulationConfig())
+    control = go_astray(simulation, 5)
+    truth = simulation.truth()
+    away = truth.T_world_tool[:3, 3] - truth.T_world_body[truth.target][:3, 3]
+    assert np.linalg.norm(away[:2]) < 0.12
+    assert -0.03 < away[2] < 0.17
+    assert not simulation.success()
+    assert play(simulation, plan_lift(simulation, seed=5), control=control)
+    assert simulation.success()

@@ -39,7 +39,7 @@ class SampleRules:
     hide_empty_history: bool = option(
         description="Whether a history without any valid step is hidden, not shown as rest"
     )
-    n_min: int = option(1, description="Fewest points of a sample", low=1)
+    n_min: int = option(1, description="Fewest points of a sample, if it has so many", low=1)
     n_max: int = option(256, description="Most points of a sample", low=1)
     reg_lambda: float = option(0.2, description="Regularisation of the spline fit", low=0.0)
     reg_order: int = option(1, description="Its order, 1 or 2", low=1, high=2)
@@ -213,12 +213,12 @@ class TraceDataset(Dataset[Example]):
         return self._points(episode, rows, np.flatnonzero(self._eligible(episode, rows)))
 
     def _usable_slots(self, episode: Episode) -> NDArray[np.int32]:
-        """Return the slots with at least n_min points that the rules take."""
+        """Return the slots with points that the rules take."""
         if episode.n_slots == 0:
             return np.zeros(0, np.int32)
         counts = np.concatenate([[0], np.cumsum(self._eligible(episode, episode.rows))])
         per_slot = counts[episode.offsets[1:]] - counts[episode.offsets[:-1]]
-        return np.flatnonzero(per_slot >= self.rules.n_min).astype(np.int32)
+        return np.flatnonzero(per_slot > 0).astype(np.int32)
 
     def _eligible(self, episode: Episode, rows: Rows) -> NDArray[np.bool_]:
         """Return which rows (R,) the rules take; an anchor outside the image never counts."""

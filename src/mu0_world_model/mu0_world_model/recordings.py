@@ -27,6 +27,7 @@ class Recording:
     task: str = option(description="As the simulator names it")
     seed: int = option(description="Seed of the first scene; the next ones count up", low=0)
     episodes: int = option(description="Number of scenes", low=1)
+    astray: bool = option(False, description="Whether they begin beside the target")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -85,7 +86,7 @@ def make(recordings: tuple[Recording, ...], arc_step: float, out: Path) -> tuple
     """
     paths: list[str] = []
     for recording in recordings:
-        folder = out / f"{recording.robot}_{recording.task}"
+        folder = out / f"{recording.robot}_{recording.task}{'_astray' * recording.astray}"
         seeds = range(recording.seed, recording.seed + recording.episodes)
         names = [f"{recording.robot}_{recording.task}_{seed:06d}" for seed in seeds]
         if not all((folder / name).is_dir() for name in names):
@@ -105,6 +106,7 @@ def _record(recording: Recording, arc_step: float, folder: Path) -> None:
     }
     _logger.info("recording %d episodes into %s", recording.episodes, folder)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += ["--astray"] if recording.astray else []
     done = subprocess.run(
         [sys.executable, "-m", _RECORDER, *words], stdout=subprocess.DEVNULL, check=False
     )
