@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
-from tqdm import tqdm
 
 from mu0_core.config import add_arguments, from_namespace, option, to_dict, validate
 from mu0_core.errors import Mu0Error
@@ -33,6 +32,7 @@ from mu0_sim.rollouts import SuccessWatch
 
 _VIDEO_HZ = 10.0
 _SCALE = 2
+_TELL_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,15 +124,17 @@ def _watch(config: DemoConfig, graph: RolloutGraph) -> tuple[bool, float, str]:
     """Wait for success, the end of the task or the limit: success, simulated s, reason."""
     start_s = graph.now_s or 0.0
     watch = SuccessWatch(start_s=start_s, time_limit_s=config.time_limit_s, hold_s=config.hold_s)
-    with tqdm(total=config.time_limit_s, unit="s", desc="simulated") as bar:
-        while True:
-            graph.spin()
-            now_s = graph.now_s or 0.0
-            bar.update(round(now_s - start_s, 1) - bar.n)
-            verdict = watch.update(now_s, graph.success)
-            ending = graph.outcome()
-            if verdict is not None or (ending and not graph.success):
-                return bool(verdict), now_s - start_s, ending or "the time is over"
+    told_s = start_s
+    while True:
+        graph.spin()
+        now_s = graph.now_s or 0.0
+        if now_s - told_s >= _TELL_EVERY_S:
+            told_s = now_s
+            _say(f"{now_s - start_s:.0f} s: {graph.policy_says}")
+        verdict = watch.update(now_s, graph.success)
+        ending = graph.outcome()
+        if verdict is not None or (ending and not graph.success):
+            return bool(verdict), now_s - start_s, ending or "the time is over"
 
 
 def _recorder(path: Path) -> Process:

@@ -32,6 +32,10 @@ _GOAL_TIMEOUT_S = 30.0
 _CANCEL_TIMEOUT_S = 10.0
 _REFUSAL_S = 0.4
 _SPIN_S = 0.05
+_ENDS = {
+    getattr(ExecuteInstruction.Result, name): name.lower()
+    for name in ("DONE", "TIMEOUT", "SAFETY", "CANCELLED", "REFUSED")
+}
 _NOT_READY = ("joint states", "not active")  # refusals that pass by themselves
 
 
@@ -47,6 +51,7 @@ class RolloutGraph:
         now_s: Simulated time; None before the first one of an episode.
         success: Whether the task is done.
         figures: Latest figures of the policy in /diagnostics.
+        policy_says: Its latest sentence there.
         factors: Real-time factors heard.
     """
 
@@ -65,6 +70,7 @@ class RolloutGraph:
         self.now_s: float | None = None
         self.success = False
         self.figures: dict[str, float] = {}
+        self.policy_says = ""
         self.factors: list[float] = []
         self._start_s = 0.0
         self._start_heights: dict[str, float] = {}
@@ -138,7 +144,7 @@ class RolloutGraph:
         if self._goal is None or not self._goal.done():
             return ""
         result = self._goal.result().result
-        return f"{result.end_reason}: {result.message}"
+        return f"{_ENDS.get(result.end_reason, result.end_reason)}: {result.message}"
 
     def end(self) -> None:
         """Cancel the goal if it goes on, and wait until it has ended."""
@@ -195,6 +201,7 @@ class RolloutGraph:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.endswith("policy"):
+                self.policy_says = status.message
                 self.figures = {v.key: float(v.value) for v in status.values if _number(v.value)}
 
     def _on_command(self, message: JointTrajectory) -> None:
