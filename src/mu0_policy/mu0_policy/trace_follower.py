@@ -69,6 +69,9 @@ class FollowerConfig:
     shut_share: float = option(
         0.95, description="Share of the way to closed that means empty fingers", low=0.1, high=1.0
     )
+    step_back_m: float = option(
+        0.08, description="Way back along the hand after a grasp on nothing", unit="m", low=0.0
+    )
     done_m: float = option(
         0.02, description="Way that is left when a load counts as brought", unit="m", low=0.0
     )
@@ -257,9 +260,13 @@ class TraceFollower:
         return self._follow(state, reading.tool[: reading.release + 1], Phase.CARRY, why)
 
     def _begin_anew(self, state: RobotState, reason: str) -> ToolPlan:
+        """Open, and look again from a little back: from here the same would come once more."""
         self._reading, self._n_done = None, 0
         self._since_s = state.now_s + self.gripper_s
-        return self._enter(Phase.APPROACH, reason, close=False)
+        self.phase, self.reason = Phase.APPROACH, reason
+        back = state.T_base_tool_ahead.copy()
+        back[:3, 3] -= self.config.step_back_m * back[:3, 2]
+        return ToolPlan(phase=self.phase, reason=reason, poses=back[None], close=False)
 
     # Helpers.
 

@@ -128,6 +128,8 @@ def test_fully_shut_fingers_open_and_begin_anew(follower, scene):
     plan = follower.step(robot(prediction, 1.6, share=1.0), None)
     assert plan.phase is Phase.APPROACH and not plan.close
     assert "closed on nothing" in plan.reason
+    at, back = prediction.T_base_tool, plan.poses[-1]
+    np.testing.assert_allclose(at[:3, 3] - back[:3, 3], 0.08 * at[:3, 2], atol=1e-9)
     too_early, _ = scene(stamp_s=1.7)
     assert follower.step(robot(prediction, 1.9, share=0.7), too_early) is None
     opened, _ = scene(stamp_s=2.3)
