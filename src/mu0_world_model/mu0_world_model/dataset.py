@@ -6,7 +6,7 @@ random choice follows from (seed, epoch, sample), whatever worker or process mak
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,6 +51,9 @@ class SampleRules:
         0.15, description="Variation of hue, in turns of the colour circle", low=0.0, high=0.5
     )
     depth_noise_m: float = option(0.01, description="Noise on depth", unit="m", low=0.0)
+    mirrored_share: float = option(
+        0.0, description="Share of samples seen in a mirror, left for right", low=0.0, high=1.0
+    )
 
     def __post_init__(self) -> None:
         fault = None
@@ -61,7 +64,8 @@ class SampleRules:
 
 # The rules of the released training, and ours: short tails and points at rest are samples too,
 # since a robot's queries end in both. Hue stays nearly as it is: instructions name colours. Points
-# at rest make the scale of motion small, so that a clip at 1.5 would cut real motions short.
+# at rest make the scale of motion small, so that a clip at 1.5 would cut real motions short. A
+# mirror doubles the scenes; leave it out where instructions say left or right.
 RULES = {
     "released": SampleRules(min_future_steps=10, moving_only=True, hide_empty_history=False),
     "all": SampleRules(
@@ -72,6 +76,7 @@ RULES = {
         n_max=32,
         control_clip=10.0,
         hue_jitter=0.02,
+        mirrored_share=0.5,
     ),
 }
 
@@ -259,7 +264,7 @@ class TraceDataset(Dataset[Example]):
             min_valid_steps=rules.min_future_steps,
         )
         ids = slot.rows.cluster_ids
-        return Example(
+        example = Example(
             image=self._image(episode, slot.frame, rng),
             depth=self._depth(episode, slot.frame, rng),
             task=_caption(episode, slot.frame, rng),
@@ -272,6 +277,9 @@ class TraceDataset(Dataset[Example]):
             name=f"{episode.path.name}/{slot.frame}",
             **points,
         )
+        if self.augment and rng.random() < rules.mirrored_share:
+            return mirrored(example, episode.width)
+        return example
 
     def _points(
         self, episode: Episode, rows: Rows, chosen: NDArray[np.int64]
@@ -310,6 +318,32 @@ class TraceDataset(Dataset[Example]):
             noise = rng.standard_normal(depth.shape, dtype=np.float32)
             depth += noise * (known * np.float32(self.rules.depth_noise_m))
         return self.processor.depth(depth)
+
+
+def mirrored(example: Example, width: int) -> Example:
+    """Return a sample with left and right exchanged.
+
+    Args:
+        example: The sample.
+        width: Of the original image, px: its pixel k becomes pixel width - 1 - k.
+    """
+    across = np.array([-1.0, 1.0, 1.0], np.float32)
+    shift = np.array([-2.0 / width, 0.0, 0.0], np.float32)
+    camera = example.camera
+    if camera is not None:
+        K = camera.K.copy()
+        K[0, 2] = width - 1 - K[0, 2]
+        camera = replace(camera, K=K)
+    return replace(
+        example,
+        image=example.image.flip(-1),
+        depth=None if example.depth is None else example.depth.flip(-1),
+        anchor=example.anchor * across + shift,
+        history=example.history * across,
+        future=example.future * across,
+        control=example.control * across,
+        camera=camera,
+    )
 
 
 def jitter(image: Tensor, rng: np.random.Generator, *, strength: float, hue: float) -> Tensor:

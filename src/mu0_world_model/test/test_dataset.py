@@ -16,6 +16,7 @@ from mu0_world_model.dataset import (
     collate,
     epoch_keys,
     jitter,
+    mirrored,
     sample_rules,
 )
 from mu0_world_model.losses import flow_losses
@@ -145,6 +146,21 @@ def test_colour_variation_keeps_range_and_shape():
     torch.testing.assert_close(
         jitter(image, np.random.default_rng(0), strength=0.0, hue=0.0), image, atol=2e-3, rtol=0
     )
+
+
+def test_a_mirror_shows_the_same_points(released):
+    example = released[0, 0]
+    width = example.image.shape[-1]  # here the model's picture stands for the original
+    seen = mirrored(example, width)
+    u, u_seen = (((e.anchor[:, 0] + 1.0) / 2.0 * width) for e in (example, seen))
+    np.testing.assert_allclose(u + u_seen, width - 1, atol=1e-3)
+    column = int(np.rint(u[0]))
+    assert torch.equal(example.image[:, :, column], seen.image[:, :, width - 1 - column])
+    np.testing.assert_array_equal(example.future[..., 0], -seen.future[..., 0])
+    np.testing.assert_array_equal(example.future[..., 1:], seen.future[..., 1:])
+    again = mirrored(seen, width)
+    for name in POINT_KEYS:
+        np.testing.assert_allclose(getattr(again, name), getattr(example, name), atol=1e-6)
 
 
 def test_broken_and_empty_episodes_are_named_and_skipped(golden, processor, tmp_path):
