@@ -1,6 +1,6 @@
 """Record what a camera sees, with exact tracks of points fixed to bodies.
 
-Points are drawn on the surfaces of objects, of the gripper and of the table, and carried along by
+Points are drawn on the surfaces of objects, of the robot and of the table, and carried along by
 their bodies. This reads the simulator's truth: it makes training data, and drives nothing.
 """
 
@@ -29,7 +29,8 @@ class PointBudget:
 
     per_object: int = option(64, description="Points on each object", low=1, high=1024)
     gripper: int = option(48, description="Points on the gripper's links", low=0, high=1024)
-    static: int = option(48, description="Points on the table", low=0, high=1024)
+    arm: int = option(24, description="Points on the arm's links", low=0, high=1024)
+    static: int = option(32, description="Points on the table", low=0, high=1024)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -51,6 +52,7 @@ class EpisodeRecorder:
         wanted: list[tuple[tuple[str, ...], int]] = [
             *(((name,), self._budget.per_object) for name in sorted(truth.objects)),
             (truth.gripper_links, self._budget.gripper),
+            (truth.arm_links, self._budget.arm),
             ((TABLE,), self._budget.static),
         ]
         self._groups = [

@@ -71,6 +71,7 @@ class Truth:
         T_world_body: {body: (4, 4)}: cubes, "table" and all robot links by their URDF names.
         T_world_tool: (4, 4) pose of tool0.
         gripper_links: Names of the links with a surface that move with the hand or its fingers.
+        arm_links: Names of the other links with a surface.
     """
 
     def __init__(self, world: World, T_world_start: Mapping[str, NDArray[np.float64]]) -> None:
@@ -94,6 +95,11 @@ class Truth:
         hand = hand_link(world.robot)
         self.gripper_links = tuple(
             link for link in links if _is_on(model, link, hand) and _visual_geoms(model, link)
+        )
+        self.arm_links = tuple(
+            link
+            for link in links
+            if link not in self.gripper_links and _visual_geoms(model, link)
         )
 
     def sample_surface(

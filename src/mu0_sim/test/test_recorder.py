@@ -1,6 +1,7 @@
 import json
 import os
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from mu0_sim.nodes import record as command
 from mu0_sim.recorder import Outcome, RecorderConfig, bag_path, episode_path, record, summary
 from mu0_sim.simulation import Simulation
 
-POINTS = PointBudget(per_object=12, gripper=8, static=6)
+POINTS = PointBudget(per_object=12, gripper=8, arm=4, static=6)
 
 
 def make_config(out, **changes):
@@ -84,7 +85,9 @@ def test_visible_points_lie_on_the_stored_depth(recorded):
         seen = np.asarray(slot.rows.visible) > 0.5
         uvz = np.asarray(slot.rows.future_uvz, np.float64)[seen, 0]
         u, v = np.clip(np.rint(uvz[:, :2]).astype(int), 0, [95, 71]).T
-        depth = np.asarray(episode.depth[slot.frame], np.float64)[v, u]
+        # Stored places are float16: one at the border of two pixels may change sides.
+        picture = cv2.dilate(np.asarray(episode.depth[slot.frame], np.float32), np.ones((3, 3)))
+        depth = picture[v, u]
         assert (uvz[:, 2] < depth + 0.02).all()
 
 
@@ -117,7 +120,7 @@ def test_points_follow_the_seed_and_the_budget():
         counts.append(watcher.recording().tracks_xyz_world[0])
     simulation.close()
     np.testing.assert_array_equal(*counts)
-    assert 12 < len(counts[0]) <= 12 + 8 + 6
+    assert 12 < len(counts[0]) <= 12 + 8 + 4 + 6
 
 
 def test_unknown_robots_are_refused_with_the_nearest(tmp_path):
