@@ -1,8 +1,8 @@
 """Own what training and evaluation read: episodes as samples, in the model's units.
 
 A sample is one slot (frame) of an episode with some of its rows (points). Episodes are opened when
-they are used and stay memory-mapped; what is kept in memory is two numbers for each slot. Every
-random choice follows from (seed, epoch, sample), whatever worker or process makes it.
+they are used and stay memory-mapped. Every random choice follows from (seed, epoch, sample),
+whatever worker or process makes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,73 +19,13 @@ from torch.utils.data import Dataset
 
 from mu0_core.bspline import fit
 from mu0_core.camera import Camera
-from mu0_core.config import option, validate
 from mu0_core.episode import Episode, Rows, Slot, read_episode
-from mu0_core.errors import ConfigError, EpisodeError, unknown_name_message
 from mu0_world_model.losses import Targets
 from mu0_world_model.model import Points, Scene
 from mu0_world_model.processor import Processor, to_model_units
-from mu0_world_model.statistics import anchors_inside
+from mu0_world_model.samples import SampleIndex, SampleRules, eligible, find_samples
 
 _OPEN_EPISODES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleRules:
-    """Say which points of an episode are samples and how they are varied."""
-
-    min_future_steps: int = option(description="Fewest valid future steps of a point", low=1)
-    moving_only: bool = option(description="Whether points at rest are left out")
-    hide_empty_history: bool = option(
-        description="Whether a history without any valid step is hidden, not shown as rest"
-    )
-    n_min: int = option(1, description="Fewest points of a sample, if it has so many", low=1)
-    n_max: int = option(256, description="Most points of a sample", low=1)
-    reg_lambda: float = option(0.2, description="Regularisation of the spline fit", low=0.0)
-    reg_order: int = option(1, description="Its order, 1 or 2", low=1, high=2)
-    control_clip: float = option(1.5, description="Largest control coordinate, scaled", low=0.0)
-    rgb_jitter: float = option(
-        0.3, description="Variation of brightness, contrast, saturation", low=0.0, high=1.0
-    )
-    hue_jitter: float = option(
-        0.15, description="Variation of hue, in turns of the colour circle", low=0.0, high=0.5
-    )
-    depth_noise_m: float = option(0.01, description="Noise on depth", unit="m", low=0.0)
-    mirrored_share: float = option(
-        0.0, description="Share of samples seen in a mirror, left for right", low=0.0, high=1.0
-    )
-
-    def __post_init__(self) -> None:
-        fault = None
-        if self.n_max < self.n_min:
-            fault = f"n_max: expected at least n_min = {self.n_min}, got {self.n_max}"
-        validate(self, fault)
-
-
-# The rules of the released training, and ours: short tails and points at rest are samples too,
-# since a robot's queries end in both. Hue stays nearly as it is: instructions name colours. Points
-# at rest make the scale of motion small, so that a clip at 1.5 would cut real motions short. A
-# mirror doubles the scenes; leave it out where instructions say left or right.
-RULES = {
-    "released": SampleRules(min_future_steps=10, moving_only=True, hide_empty_history=False),
-    "all": SampleRules(
-        min_future_steps=1,
-        moving_only=False,
-        hide_empty_history=True,
-        n_min=8,
-        n_max=32,
-        control_clip=10.0,
-        hue_jitter=0.02,
-        mirrored_share=0.5,
-    ),
-}
-
-
-def sample_rules(name: str) -> SampleRules:
-    """Return rules by name, or raise a ConfigError with the known ones."""
-    if name not in RULES:
-        raise ConfigError(unknown_name_message("sample rules", name, RULES))
-    return RULES[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,17 +81,17 @@ class TraceDataset(Dataset[Example]):
 
     def __init__(
         self,
-        episodes: Sequence[Path],
+        episodes: Sequence[Path] | SampleIndex,
         processor: Processor,
         rules: SampleRules,
         *,
         seed: int = 0,
         augment: bool = True,
     ) -> None:
-        """Look through all episodes once.
+        """Open a set of episodes.
 
         Args:
-            episodes: Folders; one that is broken or has no sample is left out, see `skipped`.
+            episodes: Folders, which are looked through once, or the index of that.
             processor: Sizes, units and text of the model.
             rules: Which points are samples.
             seed: Seed of all random choices.
@@ -161,35 +101,24 @@ class TraceDataset(Dataset[Example]):
             EpisodeError: No episode has a sample.
         """
         self.processor, self.rules, self.seed, self.augment = processor, rules, seed, augment
-        self.episodes: list[Path] = []
-        self.skipped: dict[Path, str] = {}
-        slots: list[NDArray[np.int32]] = []
-        for path in episodes:
-            try:
-                usable = self._usable_slots(read_episode(path))
-            except EpisodeError as error:
-                self.skipped[path] = str(error)
-                continue
-            if len(usable) == 0:
-                self.skipped[path] = "no frame has points that these rules take"
-                continue
-            self.episodes.append(path)
-            slots.append(usable)
-        if not slots:
-            reasons = "\n  ".join(f"{p}: {why}" for p, why in list(self.skipped.items())[:5])
-            raise EpisodeError(f"none of {len(episodes)} episodes has a sample\n  {reasons}")
-        self._slots = np.concatenate(slots)
-        numbers = np.arange(len(slots), dtype=np.int32)
-        self._episode_numbers = np.repeat(numbers, [len(s) for s in slots])
+        if not isinstance(episodes, SampleIndex):
+            statistics = processor.statistics
+            episodes = find_samples(
+                episodes,
+                rules,
+                history_len=statistics.history_len,
+                future_len=statistics.future_len,
+                arc_step=statistics.arc_step,
+            )
+        self.index = episodes
         self._open = lru_cache(_OPEN_EPISODES)(read_episode)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self.index)
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
-        episode = self._open(self.episodes[self._episode_numbers[index]])
-        slot = episode.slot(int(self._slots[index]))
+        episode, slot = self._slot(index)
         rng = np.random.default_rng([self.seed, epoch, index])
         return self._example(episode, slot, rng)
 
@@ -203,56 +132,43 @@ class TraceDataset(Dataset[Example]):
 
     def episode_of(self, index: int) -> Path:
         """Return the folder that a sample comes from."""
-        return self.episodes[self._episode_numbers[index]]
+        return self.index.episodes[self.index.episode_numbers[index]]
 
     def instruction(self, index: int) -> str:
         """Return the first wording of the first caption of a sample, empty if it has none."""
-        episode = self._open(self.episode_of(index))
-        captions = episode.captions_at(int(episode.frame_indices[self._slots[index]]))
+        episode, slot = self._slot(index)
+        captions = episode.captions_at(slot.frame)
         return captions[0].instructions[0] if captions else ""
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the image (H, W, 3) RGB of a sample as it was recorded."""
+        episode, slot = self._slot(index)
+        return np.array(episode.images[slot.frame])
 
     def all_points(self, index: int) -> dict[str, NDArray]:
         """Return anchor, history and future (fields of `Example`) of all points of a sample."""
+        episode, slot = self._slot(index)
+        return self._points(episode, slot.rows, self._eligible(episode, slot.rows))
+
+    def _slot(self, index: int) -> tuple[Episode, Slot]:
+        """Open the episode of a sample."""
         episode = self._open(self.episode_of(index))
-        rows = episode.slot(int(self._slots[index])).rows
-        return self._points(episode, rows, np.flatnonzero(self._eligible(episode, rows)))
+        return episode, episode.slot(int(self.index.slots[index]))
 
-    def _usable_slots(self, episode: Episode) -> NDArray[np.int32]:
-        """Return the slots with points that the rules take."""
-        if episode.n_slots == 0:
-            return np.zeros(0, np.int32)
-        counts = np.concatenate([[0], np.cumsum(self._eligible(episode, episode.rows))])
-        per_slot = counts[episode.offsets[1:]] - counts[episode.offsets[:-1]]
-        return np.flatnonzero(per_slot > 0).astype(np.int32)
-
-    def _eligible(self, episode: Episode, rows: Rows) -> NDArray[np.bool_]:
-        """Return which rows (R,) the rules take; an anchor outside the image never counts."""
-        _, horizon = self._lengths(episode, rows)
-        taken = anchors_inside(episode, rows)
-        future = rows.future_uvz[:, 1 : horizon + 1]
-        steps = np.asarray(rows.future_valid[:, 1 : horizon + 1]) & np.isfinite(future).all(-1)
-        taken &= steps.sum(-1) >= self.rules.min_future_steps
-        return taken & np.asarray(rows.is_moving) if self.rules.moving_only else taken
-
-    def _lengths(self, episode: Episode, rows: Rows) -> tuple[int, int]:
-        """Return h and H, checked against the columns of an episode."""
+    def _eligible(self, episode: Episode, rows: Rows) -> NDArray[np.int64]:
+        """Return the numbers of the rows that the rules take."""
         config = self.processor.config
-        h, horizon = config.history_len, config.future_len
-        columns = (rows.history_uvz.shape[1], rows.future_uvz.shape[1])
-        if columns[0] < h + 1 or columns[1] < horizon + 1:
-            raise EpisodeError(
-                f"{episode.path}: expected at least {h + 1} history and {horizon + 1} future "
-                f"columns, got {columns[0]} and {columns[1]}"
-            )
-        return h, horizon
+        return np.flatnonzero(
+            eligible(episode, rows, self.rules, config.history_len, config.future_len)
+        )
 
     def _example(self, episode: Episode, slot: Slot, rng: np.random.Generator) -> Example:
         """Choose points and caption, vary the pictures, change the units."""
         rules, config = self.rules, self.processor.config
-        eligible = np.flatnonzero(self._eligible(episode, slot.rows))
-        most = min(rules.n_max, config.n_max, len(eligible))
+        taken = self._eligible(episode, slot.rows)
+        most = min(rules.n_max, config.n_max, len(taken))
         count = int(rng.integers(min(rules.n_min, most), most + 1))
-        chosen = rng.permutation(eligible)[:count]
+        chosen = rng.permutation(taken)[:count]
         points = self._points(episode, slot.rows, chosen)
         fitted = fit(
             points["future"],
@@ -285,7 +201,8 @@ class TraceDataset(Dataset[Example]):
         self, episode: Episode, rows: Rows, chosen: NDArray[np.int64]
     ) -> dict[str, NDArray]:
         """Return anchor, history and future of rows in the model's units."""
-        h, horizon = self._lengths(episode, rows)
+        config = self.processor.config
+        h, horizon = config.history_len, config.future_len
         size = (episode.width, episode.height)
         future = to_model_units(rows.future_uvz[chosen, : horizon + 1].astype(np.float32), *size)
         past = to_model_units(rows.history_uvz[chosen, 1 : h + 1].astype(np.float32), *size)

@@ -12,9 +12,10 @@ from typing import Any
 from mu0_core.config import add_arguments, from_namespace, option, to_dict, validate
 from mu0_core.errors import Mu0Error
 from mu0_world_model import recordings
-from mu0_world_model.dataset import TraceDataset, sample_rules
+from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.evaluation import Plan, evaluate
 from mu0_world_model.predictor import Predictor
+from mu0_world_model.samples import sample_rules
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
 from mu0_world_model.training_setup import expand
 

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from mu0_world_model.baselines import Motion, NearestNeighbours, step_velocity, straight_future
-from mu0_world_model.dataset import Example, SampleRules, TraceDataset, collate
+from mu0_world_model.dataset import Example, TraceDataset, collate
 from mu0_world_model.metrics import AXES, done_accuracy, done_end_step_error, per_trace, summarise
 from mu0_world_model.model import moved
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.processor import from_model_units, lift
+from mu0_world_model.samples import SampleRules
 
 Array = NDArray[np.float64]
 

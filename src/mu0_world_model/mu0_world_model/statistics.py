@@ -25,6 +25,9 @@ _PERCENTILE = 95.0
 _DEPTH_PERCENTILES = (1.0, 99.0)
 _MAX_PAIRS_PER_EPISODE = 200_000
 _MAX_DEPTH_FRAMES_PER_EPISODE = 32
+# Of all episodes together, so that memory does not grow with their number.
+_MAX_PAIRS = 20_000_000
+_MAX_DEPTHS = 20_000_000
 _DEPTH_STRIDE = 4
 
 
@@ -120,11 +123,14 @@ def measure(
         EpisodeError: There is no valid step, or the episodes differ in arc step.
     """
     deltas, depths, arc_steps = [], [], set()
+    share = max(len(episodes), 1)
+    most = min(_MAX_PAIRS_PER_EPISODE, _MAX_PAIRS // share)
     for number, path in enumerate(episodes):
         episode = read_episode(path)
         arc_steps.add(round(episode.arc_step, 9))
-        deltas.append(_deltas(episode, future_len, np.random.default_rng([seed, number])))
-        depths.append(_depths(episode))
+        rng = np.random.default_rng([seed, number])
+        deltas.append(_deltas(episode, future_len, most, rng))
+        depths.append(_depths(episode, _MAX_DEPTHS // share, rng))
     pooled = np.concatenate(deltas) if deltas else np.zeros((0, 3))
     if not len(pooled):
         raise EpisodeError(f"statistics: no valid future step in {len(episodes)} episodes")
@@ -159,26 +165,30 @@ def anchors_inside(episode: Episode, rows: Rows) -> NDArray[np.bool_]:
     return np.asarray(rows.history_valid[:, 0]) & inside.all(-1) & np.isfinite(anchor[:, 2])
 
 
-def _deltas(episode: Episode, future_len: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return |future - anchor| (pairs, 3) of the valid steps, in normalised uv and m."""
+def _deltas(
+    episode: Episode, future_len: int, most: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return |future - anchor| (pairs, 3) of `most` valid steps, in normalised uv and m."""
     rows = episode.rows
     steps = slice(1, future_len + 1)
     future = np.asarray(rows.future_uvz[:, steps], dtype=np.float64)
     counted = np.asarray(rows.future_valid[:, steps]) & np.isfinite(future).all(-1)
     pairs = np.argwhere(counted & anchors_inside(episode, rows)[:, None])
-    if len(pairs) > _MAX_PAIRS_PER_EPISODE:
-        pairs = rng.choice(pairs, _MAX_PAIRS_PER_EPISODE, replace=False)
+    if len(pairs) > most:
+        pairs = rng.choice(pairs, most, replace=False)
     row, step = pairs.T
     offset = future[row, step] - np.asarray(rows.history_uvz[row, 0], dtype=np.float64)
-    return np.abs(offset) * (2.0 / episode.width, 2.0 / episode.height, 1.0)
+    scaled = np.abs(offset) * (2.0 / episode.width, 2.0 / episode.height, 1.0)
+    return scaled.astype(np.float32)
 
 
-def _depths(episode: Episode) -> NDArray[np.float64]:
-    """Return known depths (m) of some frames."""
+def _depths(episode: Episode, most: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return `most` known depths (m) of some frames."""
     if episode.depth is None:
-        return np.zeros(0)
+        return np.zeros(0, np.float32)
     count = min(episode.n_frames, _MAX_DEPTH_FRAMES_PER_EPISODE)
     frames = np.linspace(0, episode.n_frames - 1, count).astype(int)
     depth = np.stack([episode.depth[f, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE] for f in frames])
-    depth = depth.astype(np.float64)
-    return depth[np.isfinite(depth) & (depth > 1e-3)]
+    depth = depth.astype(np.float32)
+    depth = depth[np.isfinite(depth) & (depth > 1e-3)]
+    return rng.choice(depth, most, replace=False) if len(depth) > most else depth

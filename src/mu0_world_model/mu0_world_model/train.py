@@ -21,9 +21,10 @@ from mu0_core.config import add_arguments, dump_yaml, from_namespace
 from mu0_core.errors import CheckpointError, ConfigError, Mu0Error
 from mu0_world_model import checkpoint
 from mu0_world_model.card import CARD, TrainingFacts, model_card
-from mu0_world_model.dataset import Batch, TraceDataset, sample_rules
+from mu0_world_model.dataset import Batch, TraceDataset
 from mu0_world_model.losses import Losses, flow_losses, hide, loss_counts
 from mu0_world_model.model import Mu0, moved
+from mu0_world_model.samples import sample_rules
 from mu0_world_model.statistics import STATISTICS
 from mu0_world_model.training_config import RECIPES, TrainingConfig
 from mu0_world_model.training_data import TrainingBatch, TrainingSet, training_batches
@@ -73,7 +74,7 @@ class Trainer:
             self.model, self.processor, self.tokenizer_files = start_model(config, paths)
         rules = sample_rules(config.rules)
         samples = TraceDataset(paths, self.processor, rules, seed=config.seed)
-        for path, reason in samples.skipped.items():
+        for path, reason in samples.index.skipped.items():
             _logger.warning("skipped episode %s: %s", path, reason)
         self.data = TrainingSet(samples, config.flow_samples)
         self.held_out = None
@@ -247,7 +248,7 @@ class Trainer:
         samples = self.data.samples
         facts = TrainingFacts(
             data=self.config.episodes,
-            episodes=len(samples.episodes),
+            episodes=len(samples.index.episodes),
             samples=len(samples),
             parameters=sum(p.numel() for p in self.model.parameters()),
             step=self.step,

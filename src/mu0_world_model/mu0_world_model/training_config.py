@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mu0_core.config import option, validate
-from mu0_world_model.dataset import RULES
 from mu0_world_model.presets import PRESETS
+from mu0_world_model.samples import RULES
 
 
 class Precision(StrEnum):

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mu0_core.errors import ConfigError
-from mu0_world_model.dataset import Batch, Example, SampleRules, TraceDataset, collate, epoch_keys
+from mu0_world_model.dataset import Batch, Example, TraceDataset, collate, epoch_keys
 from mu0_world_model.losses import HidingDraws, flow_time
 from mu0_world_model.processor import Processor
+from mu0_world_model.samples import SampleRules
 
 Key = tuple[int, int]
 

@@ -2,26 +2,20 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from mu0_core.errors import ConfigError, EpisodeError
+from mu0_world_model import statistics
 from mu0_world_model.config import read_config
-from mu0_world_model.dataset import (
-    RULES,
-    SampleRules,
-    TraceDataset,
-    collate,
-    epoch_keys,
-    jitter,
-    mirrored,
-    sample_rules,
-)
+from mu0_world_model.dataset import TraceDataset, collate, epoch_keys, jitter, mirrored
 from mu0_world_model.losses import flow_losses
 from mu0_world_model.model import Mu0
 from mu0_world_model.processor import Processor, load_tokenizer
+from mu0_world_model.samples import RULES, SampleIndex, SampleRules, sample_rules
 from mu0_world_model.statistics import measure, read_statistics
 
 POINT_KEYS = ("anchor", "history", "future", "control")
@@ -54,8 +48,8 @@ def test_samples_agree_with_the_recorded_ones(released, golden_arrays, processor
         hide_empty_history=False,
         n_min=len(recorded["valid_kp"]),
     )
-    dataset = TraceDataset(released.episodes, processor, taken, augment=False)
-    slots = [int(s) for s in dataset._slots]
+    dataset = TraceDataset(released.index.episodes, processor, taken, augment=False)
+    slots = [int(s) for s in dataset.index.slots]
     example = dataset[0, slots.index(int(recorded["slot"]))]
     theirs = recorded["rows_in_slot"].numpy()
     assert sorted(example.rows) == sorted(theirs)
@@ -120,7 +114,7 @@ def test_epochs_are_permutations():
 
 def test_a_batch_pads_points_and_trains(released, processor):
     rules = RULES["all"]
-    dataset = TraceDataset(released.episodes, processor, rules)
+    dataset = TraceDataset(released.index.episodes, processor, rules)
     examples = [dataset[0, i] for i in range(4)]
     batch = collate(examples, processor, rules)
     counts = [len(example.anchor) for example in examples]
@@ -171,10 +165,28 @@ def test_broken_and_empty_episodes_are_named_and_skipped(golden, processor, tmp_
     (broken / "samples" / "traj.npy").unlink()
     empty.mkdir()
     dataset = TraceDataset([broken, golden / "episode", empty], processor, RULES["all"])
-    assert set(dataset.skipped) == {broken, empty}
-    assert "traj.npy" in dataset.skipped[broken]
+    assert set(dataset.index.skipped) == {broken, empty}
+    assert "traj.npy" in dataset.index.skipped[broken]
     with pytest.raises(EpisodeError, match="none of 2 episodes has a sample"):
         TraceDataset([broken, empty], processor, RULES["all"])
+    dataset.index.save(tmp_path / "samples.npz")
+    stored = SampleIndex.load(tmp_path / "samples.npz")
+    again = TraceDataset(stored, processor, RULES["all"])
+    assert stored.skipped == dataset.index.skipped
+    assert [again.episode_of(i) for i in range(len(again))] == [golden / "episode"] * 4
+    assert np.array_equal(stored.slots, dataset.index.slots)
+    (tmp_path / "samples.npz").write_bytes(b"cut off")
+    with pytest.raises(EpisodeError, match=r"samples.npz: not a whole"):
+        SampleIndex.load(tmp_path / "samples.npz")
+
+
+def test_an_episode_of_another_arc_step_is_not_mixed_in(golden, processor):
+    changed = replace(processor.statistics, arc_step=0.01)
+    other = Processor(processor.config, changed, processor.tokenizer)
+    with pytest.raises(
+        EpisodeError, match=r"arc step 0.05, the model's is 0.01; .*new_statistics"
+    ):
+        TraceDataset([golden / "episode"], other, RULES["all"])
 
 
 def test_unknown_rules_name_the_known():
@@ -192,3 +204,13 @@ def test_statistics_agree_with_the_recorded_ones(golden):
     assert ours.num_samples == recorded.num_samples
     again = type(ours).from_json(ours.to_json(), where="here")
     assert again == ours
+
+
+def test_statistics_of_many_episodes_stay_in_bounds(golden, monkeypatch):
+    few = measure([golden / "episode"], history_len=8, future_len=32)
+    monkeypatch.setattr(statistics, "_MAX_PAIRS", few.num_samples)
+    monkeypatch.setattr(statistics, "_MAX_DEPTHS", 1000)
+    many = measure([golden / "episode"] * 5, history_len=8, future_len=32)
+    assert 0.9 * few.num_samples <= many.num_samples <= few.num_samples
+    np.testing.assert_allclose(many.delta_scale, few.delta_scale, rtol=0.3)
+    assert many.depth_log_max == pytest.approx(few.depth_log_max, abs=0.05)

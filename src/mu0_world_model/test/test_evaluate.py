@@ -8,9 +8,10 @@ import pytest
 from mu0_core.errors import ConfigError, EpisodeError
 from mu0_world_model import evaluate as command
 from mu0_world_model import recordings
-from mu0_world_model.dataset import RULES, TraceDataset
+from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.evaluation import Futures, Plan, evaluate, grasp_errors
 from mu0_world_model.predictor import Predictor
+from mu0_world_model.samples import RULES
 
 
 @pytest.fixture(scope="module")
