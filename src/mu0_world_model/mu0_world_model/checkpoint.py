@@ -158,6 +158,7 @@ def save(
     extras: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
     copy: Iterable[Path] = (),
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint folder in the released form; an older one stays until this is complete.
 
@@ -168,15 +169,16 @@ def save(
         extras: More text files by name, such as the statistics and the model card.
         dtype: Number format to store; None stores each weight in its own.
         copy: Files to put beside, such as the tokenizer's.
+        state: All weights by our names; None: those of the model.
 
     Raises:
         CheckpointError: It cannot be written, for example because the disk is full.
     """
     folder = Path(folder)
     adapted = model.config.use_depth
-    state = {
+    weights = {
         released_name(name, adapted=adapted): value.to("cpu", dtype or value.dtype).contiguous()
-        for name, value in model.state_dict().items()
+        for name, value in (model.state_dict() if state is None else state).items()
     }
     texts = {
         "config.json": json.dumps(config_to_released(model.config), indent=2),
@@ -186,7 +188,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         for path in copy:
@@ -199,13 +201,26 @@ def save(
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put a complete folder in the place of another."""
+    """Put a complete folder in the place of another; stopped half-way, see `recover_folder`."""
     old = target.with_name(f".{target.name}.old")
+    for path in source.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.rename(target, old)
     os.rename(source, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Bring back a folder whose replacement was stopped half-way, and remove what it left."""
+    old = target.with_name(f".{target.name}.old")
+    if old.is_dir() and not target.exists():
+        os.rename(old, target)
+    for path in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_weights(
