@@ -167,8 +167,15 @@ class TraceFollower:
         Returns:
             What to do from now on, None to go on as before.
         """
+        plan = None
         if prediction is not None and prediction.stamp_s >= self._since_s:
-            return self._on_prediction(state, prediction)
+            plan = self._on_prediction(state, prediction)
+        return self._on_turn(state) if plan is None else plan
+
+    # Decisions.
+
+    def _on_turn(self, state: RobotState) -> ToolPlan | None:
+        """Decide what needs no new prediction."""
         if self.phase is Phase.APPROACH:
             return self._close_if_there(state)
         if self.phase is Phase.CLOSE:
@@ -181,8 +188,6 @@ class TraceFollower:
         if self._is_over(state):
             return self._enter(Phase.DONE, "the path is finished and no motion goes on")
         return None
-
-    # Decisions.
 
     def _on_prediction(self, state: RobotState, prediction: Prediction) -> ToolPlan | None:
         config = self.config

@@ -141,6 +141,27 @@ class TrajectoryController:
         q, qd, _ = self._state(now_s)
         return q, qd
 
+    def followed(self, now_s: float) -> JointTrajectory:
+        """Return what is followed from a time on, its first point being the desired state then."""
+        if self._path is None or now_s >= self._end_s:
+            return JointTrajectory(
+                joint_names=self.limits.joint_names,
+                times_s=np.zeros(1),
+                q=self.q[None],
+                start_s=now_s,
+            )
+        at_s = np.concatenate(([now_s], self._path.x[self._path.x > now_s]))
+        # A segment of lines, cubics or quintics follows from as many derivatives at its ends.
+        orders = [self._path(at_s, order) for order in range(self._path.c.shape[0] // 2)]
+        return JointTrajectory(
+            joint_names=self.limits.joint_names,
+            times_s=at_s - now_s,
+            q=orders[0],
+            qd=orders[1] if len(orders) > 1 else None,
+            qdd=orders[2] if len(orders) > 2 else None,
+            start_s=now_s,
+        )
+
     def accept(self, trajectory: JointTrajectory, now_s: float) -> None:
         """Replace what is followed by `trajectory`, received at `now_s`.
 

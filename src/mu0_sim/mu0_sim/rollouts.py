@@ -83,6 +83,7 @@ class EpisodeResult:
         named: Whether the one that the instruction means is among them.
         limit_violations: Samples at 500 Hz of the commanded motion that break a limit.
         handover_velocity_jump: Largest, as a share of the joint's velocity limit.
+        refused_trajectories: Commands that the simulated controllers refused.
         note: How the task ended, or why the episode ended early.
     """
 
@@ -95,6 +96,7 @@ class EpisodeResult:
     named: bool = False
     limit_violations: int = 0
     handover_velocity_jump: float = 0.0
+    refused_trajectories: int = 0
     note: str = ""
 
 
@@ -164,6 +166,7 @@ class Results:
             "lifted_any": sum(bool(result.lifted) for result in done),
             "limit_violations": sum(result.limit_violations for result in done),
             "handover_velocity_jump": max((r.handover_velocity_jump for r in done), default=0.0),
+            "refused_trajectories": sum(result.refused_trajectories for result in done),
             **self._timing,
             "failed_seeds": [result.seed for result in done if not result.success],
             "wall_s": round(sum(result.wall_s for result in done), 1),

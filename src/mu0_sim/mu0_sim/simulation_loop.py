@@ -28,6 +28,9 @@ class Outputs(Observer, Protocol):
     def on_command(self, controller: str, refusal: str | None) -> None:
         """Tell that a trajectory came, and why it was refused if it was."""
 
+    def on_arm_motion(self, motion: JointTrajectory) -> None:
+        """Tell what the arm's controller follows from now on."""
+
 
 class SimulationLoop:
     """Step one simulation in a thread of its own; simulated time stands still until `go_on`."""
@@ -134,6 +137,7 @@ class SimulationLoop:
             return
         self._outputs.on_command(controller, None)
         if controller == "arm":
+            self._outputs.on_arm_motion(self._control.arm.followed(self._simulation.time_s))
             self._step_lock.answer(trajectory.start_s)
 
     def _post(self, action: Callable[[], None]) -> None:

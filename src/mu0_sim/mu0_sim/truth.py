@@ -97,9 +97,7 @@ class Truth:
             link for link in links if _is_on(model, link, hand) and _visual_geoms(model, link)
         )
         self.arm_links = tuple(
-            link
-            for link in links
-            if link not in self.gripper_links and _visual_geoms(model, link)
+            link for link in links if link not in self.gripper_links and _visual_geoms(model, link)
         )
 
     def sample_surface(

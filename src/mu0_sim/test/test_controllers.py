@@ -99,6 +99,21 @@ def test_reordered_joints_are_matched_by_name():
     assert controller.sample(2.0)[0].tolist() == [0.9, 0.1]
 
 
+@pytest.mark.parametrize("n_orders", [1, 2, 3])
+def test_what_is_followed_is_the_rest_of_the_trajectory(n_orders):
+    controller, copy = make_controller(), make_controller()
+    orders = [[[0.2, 0.1], [0.1, 0.3]], [[0.1, 0.0], [0.0, 0.0]], [[0.0, 0.1], [0.0, 0.0]]]
+    controller.accept(make_trajectory([0.5, 1.0], *orders[:n_orders]), 10.0)
+    motion = controller.followed(10.3)
+    np.testing.assert_allclose(motion.q[0], controller.sample(10.3)[0])
+    copy.hold(motion.q[0])
+    copy.accept(motion, 10.3)
+    for at_s in (10.4, 10.7, 11.2):
+        for ours, theirs in zip(copy.sample(at_s), controller.sample(at_s), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    assert controller.followed(12.0).q.tolist() == [[0.1, 0.3]]
+
+
 def test_hold_forgets_the_trajectory():
     controller = make_controller()
     controller.accept(make_trajectory([1.0], [[0.5, 0.1]]), 1.0)

@@ -156,14 +156,19 @@ def test_commands_are_checked_as_the_controller_follows_them(embodiment_file):
     assert log.violations() == 0
     home = load_robot("panda").home_q
     rest = np.zeros(len(home))
-    log.add(10.0, straight(10.0, home, rest, speed=0.005))
+    log.add(straight(10.0, home, rest, speed=0.005))
     assert log.violations() == 0
     log.begin()
-    log.add(10.0, straight(10.0, home, rest, speed=1.9))
+    log.add(straight(10.0, home, rest, speed=1.9))
     assert log.violations() > 10  # accelerates at once
+    assert log.velocity_jump() == 0.0
     log.begin()
-    log.add(10.0, straight(10.0, home + 1.0, rest, speed=0.005))
-    assert log.violations() >= 1  # refused: it begins elsewhere
+    log.add(straight(10.0, home, rest, speed=0.1))
+    log.add(straight(10.3, home + 0.01, rest, speed=0.005))
+    assert log.violations() >= 1  # goes on elsewhere, and with another velocity
+    assert log.velocity_jump() > 0.01
+    log.begin()
+    assert log.violations() == 0
 
 
 @pytest.mark.ros

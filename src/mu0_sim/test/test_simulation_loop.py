@@ -75,6 +75,9 @@ class Log:
     def on_command(self, controller, refusal):
         self._add("command", controller, refusal)
 
+    def on_arm_motion(self, motion):
+        self._add("motion", round(motion.start_s, 6))
+
     def of(self, kind):
         return [event[1:] for event in self.events if event[0] == kind]
 

@@ -6,6 +6,7 @@ compares it with the running graph. A new interface is one more row.
 
 import importlib
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -187,6 +188,13 @@ def _simulator_interfaces() -> list[Interface]:
             rate="camera rate",
             frame="world",
             meaning="Poses of objects and tool, m; for scoring only, no other node may read it",
+        ),
+        _published(
+            "sim/arm_motion",
+            "trajectory_msgs/msg/JointTrajectory",
+            sim,
+            rate="command rate",
+            meaning="What the arm's controller follows from the stamp on, rad; for scoring only",
         ),
         _published(
             "sim/real_time_factor",
@@ -380,11 +388,24 @@ def create_subscription(
     callback: Callable[[Any], None],
     *,
     callback_group: CallbackGroup | None = None,
+    newest: bool = False,
 ) -> Subscription:
-    """Subscribe to a topic of the table."""
+    """Subscribe to a topic of the table.
+
+    Args:
+        node: The node that subscribes.
+        name: As in the table.
+        callback: Called with each message.
+        callback_group: The node's own one if None.
+        newest: Whether a callback that is late gets the newest message only. With a queue, one
+            that is always late would get none but old ones.
+    """
     row = interface(name)
+    profile = copy(row.qos.profile)  # rclpy's own ones are shared
+    if newest:
+        profile.depth = 1
     return node.create_subscription(
-        row.message_type, row.name, callback, row.qos.profile, callback_group=callback_group
+        row.message_type, row.name, callback, profile, callback_group=callback_group
     )
 
 

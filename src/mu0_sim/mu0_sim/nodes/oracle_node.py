@@ -56,7 +56,7 @@ class OracleNode(Mu0LifecycleNode[OracleConfig]):
         """Take keypoints and poses."""
         self._poses: dict[str, np.ndarray] = {}
         create_subscription(self, "sim/poses", self._on_poses)
-        create_subscription(self, "mu0/keypoints", self._on_keypoints)
+        create_subscription(self, "mu0/keypoints", self._on_keypoints, newest=True)
 
     def _on_poses(self, message: TFMessage) -> None:
         self._poses = transforms_from_message(message)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
-from mu0_core.errors import Mu0Error, TrajectoryError
+from mu0_core.errors import Mu0Error
 from mu0_core.ros.interfaces import create_client, create_subscription, interface
 from mu0_core.ros.messages import seconds_from_stamp
 from mu0_msgs.action import ExecuteInstruction
@@ -73,6 +73,7 @@ class RolloutGraph:
         self.policy_says = ""
         self.factors: list[float] = []
         self._start_s = 0.0
+        self._n_refused = self._n_refused_before = 0
         self._start_heights: dict[str, float] = {}
         self._lifted: set[str] = set()
         self._heard_s = time.monotonic()
@@ -81,7 +82,7 @@ class RolloutGraph:
         create_subscription(self.node, "sim/poses", self._on_poses)
         create_subscription(self.node, "sim/real_time_factor", self._on_factor)
         create_subscription(self.node, "/diagnostics", self._on_diagnostics)
-        create_subscription(self.node, "arm_controller/joint_trajectory", self._on_command)
+        create_subscription(self.node, "sim/arm_motion", self._on_arm_motion)
 
     def close(self) -> None:
         """Leave the graph."""
@@ -93,6 +94,10 @@ class RolloutGraph:
     def lifted(self) -> tuple[str, ...]:
         """Name the cubes that have been lifted in this episode."""
         return tuple(sorted(self._lifted))
+
+    def refused(self) -> int:
+        """Return how many commands the simulated controllers have refused in this episode."""
+        return self._n_refused - self._n_refused_before
 
     def reset(self, task: str, seed: int, simulator: Child | None = None) -> str:
         """Start an episode and return its instruction.
@@ -108,6 +113,7 @@ class RolloutGraph:
             raise Mu0Error(f"the simulator refused seed {seed}: {response.message}")
         self.now_s, self.success = None, False
         self._start_heights, self._lifted = {}, set()
+        self._n_refused_before = self._n_refused
         if self._commands is not None:
             self._commands.begin()
         self._wait(lambda: self.now_s is not None, simulator)
@@ -200,17 +206,20 @@ class RolloutGraph:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
+            figures = {v.key: float(v.value) for v in status.values if _number(v.value)}
             if status.name.endswith("policy"):
-                self.policy_says = status.message
-                self.figures = {v.key: float(v.value) for v in status.values if _number(v.value)}
+                self.policy_says, self.figures = status.message, figures
+            elif "refused_trajectories" in figures:
+                self._n_refused = int(figures["refused_trajectories"])
 
-    def _on_command(self, message: JointTrajectory) -> None:
-        if self._commands is None or self.now_s is None:
-            return
-        try:
-            self._commands.add(self.now_s, trajectory_from_message(message))
-        except TrajectoryError:
-            return  # the simulator refuses it too, and says so
+    def _on_arm_motion(self, message: JointTrajectory) -> None:
+        motion = trajectory_from_message(message)
+        if (
+            self._commands is not None
+            and self.now_s is not None
+            and motion.start_s > self._start_s
+        ):
+            self._commands.add(motion)
 
 
 def _number(text: str) -> bool:

@@ -61,7 +61,7 @@ class Series:
             success, note = self._watch(start_s, children)
             graph.end()
         target = make_scene(config.task, seed).target
-        lifted = graph.lifted()
+        lifted, commands = graph.lifted(), self._commands
         return EpisodeResult(
             seed=seed,
             instruction=instruction,
@@ -70,8 +70,9 @@ class Series:
             wall_s=round(time.monotonic() - started_s, 2),
             lifted=lifted,
             named=target in lifted,
-            limit_violations=0 if self._commands is None else self._commands.violations(),
-            handover_velocity_jump=graph.figures.get("handover_velocity_jump", 0.0),
+            limit_violations=0 if commands is None else commands.violations(),
+            handover_velocity_jump=0.0 if commands is None else commands.velocity_jump(),
+            refused_trajectories=graph.refused(),
             note=note,
         )
 

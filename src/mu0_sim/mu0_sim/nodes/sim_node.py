@@ -20,11 +20,13 @@ from mu0_core.ros.lifecycle import Level, Mu0LifecycleNode, spin
 from mu0_core.ros.messages import seconds_from_stamp
 from mu0_msgs.msg import TraceArray
 from mu0_msgs.srv import ResetSimulation
+from mu0_sim.controllers import JointTrajectory as ArmMotion
 from mu0_sim.nodes.scene_messages import (
     Messages,
     SceneMessages,
     poses_of,
     trajectory_from_message,
+    trajectory_message,
 )
 from mu0_sim.pacing import Pace, StepLock
 from mu0_sim.simulation import CameraFrame, Simulation, SimulationConfig
@@ -42,6 +44,7 @@ _PUBLISHED = (
     "camera/aligned_depth_to_color/camera_info",
     "sim/success",
     "sim/poses",
+    "sim/arm_motion",
     "sim/real_time_factor",
 )
 _REPLY_TIMEOUT_S = 60.0
@@ -162,12 +165,17 @@ class SimNode(Mu0LifecycleNode[SimNodeConfig]):
     def on_command(self, controller: str, refusal: str | None) -> None:
         """Report a trajectory that was refused."""
         if refusal is None:
-            self.report(Level.OK, f"{controller} controller: trajectory accepted")
+            text = f"{controller} controller: trajectory accepted"
+            self.report(Level.OK, text, refused_trajectories=self._refused)
             return
         self._refused += 1
         text = f"{controller} controller: trajectory refused: {refusal}"
         self.get_logger().error(text)
         self.report(Level.WARN, text, refused_trajectories=self._refused)
+
+    def on_arm_motion(self, motion: ArmMotion) -> None:
+        """Publish what the arm's controller follows."""
+        self._publish({"sim/arm_motion": trajectory_message(motion)})
 
     # Callbacks.
 
