@@ -85,6 +85,14 @@ def test_nodes_make_their_ends_in_their_namespace(node: Node) -> None:
     assert client.srv_name == "sim/pause"
 
 
+def test_who_wants_the_newest_has_no_queue_and_leaves_that_of_others(node: Node) -> None:
+    for name, depth in (("camera/color/image_raw", 5), ("mu0/traces", 10)):
+        late = create_subscription(node, name, lambda message: None, newest=True)
+        assert late.qos_profile.depth == 1
+        assert late.qos_profile.reliability is interface(name).qos.profile.reliability
+        assert create_subscription(node, name, lambda message: None).qos_profile.depth == depth
+
+
 def test_publishers_of_a_lifecycle_node_are_mute_at_first(context: Context) -> None:
     node = LifecycleNode(f"managed_{os.getpid()}", context=context)
     publisher = create_publisher(node, "joint_states")

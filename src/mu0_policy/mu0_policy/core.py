@@ -30,7 +30,7 @@ from mu0_policy.trace_motions import Prediction, prediction_in_base
 
 FloatArray = NDArray[np.float64]
 
-_HISTORY_S = 3.0
+_HISTORY_S = 2.0  # of joint states, beyond the age at which traces are refused
 _STANDSTILL_RAD_S = 0.1
 _SAME_PLACE_RAD = 0.05
 _SLOW_FINGERS = 0.05  # share of their way in a second that still counts as rest
@@ -173,7 +173,8 @@ class PolicyCore:
         if self._history and measured.stamp_s < self._history[-1].stamp_s:
             self._history.clear()
         self._history.append(measured)
-        while self._history[0].stamp_s < measured.stamp_s - _HISTORY_S:
+        oldest_s = measured.stamp_s - self.safety.config.max_traces_age_s - _HISTORY_S
+        while self._history[0].stamp_s < oldest_s:
             self._history.popleft()
 
     def tool_pose_at(self, stamp_s: float) -> FloatArray:

@@ -4,6 +4,7 @@ import pytest
 from mu0_core.errors import StaleInputError
 from mu0_policy.chunk import violations
 from mu0_policy.core import End, Measured, PolicyCore
+from mu0_policy.safety import SafetyConfig
 from mu0_policy.trace_follower import FollowerConfig, Phase, TraceFollower
 
 HOME = np.array([1.2, -2.0, 0.8])
@@ -12,9 +13,9 @@ HOME = np.array([1.2, -2.0, 0.8])
 class Bench:
     """Run a core against an arm that does exactly what it is told."""
 
-    def __init__(self, embodiment, model):
+    def __init__(self, embodiment, model, safety=None):
         follower = TraceFollower(FollowerConfig(), embodiment.gripper.closing_s)
-        self.core = PolicyCore(embodiment, model, follower)
+        self.core = PolicyCore(embodiment, model, follower, safety)
         self.now_s, self.q, self.opening = 100.0, HOME.copy(), 0.04
         self.chunks, self.jumps = [], []
         self.measure()
@@ -216,6 +217,16 @@ def test_the_tool_pose_of_an_image_is_interpolated(bench, model):
     np.testing.assert_allclose(bench.core.tool_pose_at(100.05), expected, atol=1e-9)
     with pytest.raises(StaleInputError, match=r"no joint states at 98.000 s; known are 100.000"):
         bench.core.tool_pose_at(98.0)
+
+
+def test_joint_states_are_kept_for_as_long_as_traces_count(embodiment, model):
+    bench = Bench(embodiment, model, SafetyConfig(max_traces_age_s=8.0))
+    for now_s in np.arange(100.0, 130.0, 0.1):
+        bench.now_s = now_s
+        bench.measure()
+    bench.core.tool_pose_at(bench.now_s - 8.0)
+    with pytest.raises(StaleInputError, match="no joint states at"):
+        bench.core.tool_pose_at(bench.now_s - 12.0)
 
 
 def test_a_path_out_of_the_workspace_stays_inside_and_says_so(bench, scene, model):

@@ -78,8 +78,8 @@ class PolicyNode(Mu0LifecycleNode[C]):
         assert self._core is not None
         self._last_s = self._now_s()
         self._traces = TraceInput(self, self._core, self._embodiment.base_frame)
-        own = MutuallyExclusiveCallbackGroup()  # a long turn must not make joint states old
-        create_subscription(self, "joint_states", self._on_joints, callback_group=own)
+        create_subscription(self, "joint_states", self._on_joints)
+        waiting = MutuallyExclusiveCallbackGroup()  # for the end of a turn
         requests: dict[str, Callable[[], str | None]] = {
             "start": lambda: self._engage("", None),
             "stop": self._core.stop,
@@ -87,8 +87,13 @@ class PolicyNode(Mu0LifecycleNode[C]):
             "clear_fault": self._core.safety.clear,
         }
         for name, action in requests.items():
-            create_service(self, f"policy/{name}", partial(self._on_request, action))
-        self.create_timer(1.0 / self.config.rate_hz, self._turn)
+            create_service(
+                self, f"policy/{name}", partial(self._on_request, action), callback_group=waiting
+            )
+        # A ready timer goes before all else of its group: turns that take longer than their
+        # period would keep joint states, traces and requests out for good.
+        turning = MutuallyExclusiveCallbackGroup()
+        self.create_timer(1.0 / self.config.rate_hz, self._turn, callback_group=turning)
 
     def stop(self) -> None:
         """End the task."""
@@ -99,18 +104,20 @@ class PolicyNode(Mu0LifecycleNode[C]):
 
     def make_safe(self) -> None:
         """Leave the arm braking to rest; the fingers keep what they hold."""
-        if self._core is not None:
-            self._core.disengage()
-            self._commander.send(self._now_s, None)
+        with self._lock:
+            if self._core is not None:
+                self._core.disengage()
+                self._commander.send(self._now_s, None)
 
     def teardown(self) -> None:
         """Let go of the core."""
         if self._server is not None:
             self._server.destroy()
             self._server = None
-        if self._output is not None:
-            self._output.destroy()
-        self._core = self._output = None
+        with self._lock:  # a last turn may still run
+            if self._output is not None:
+                self._output.destroy()
+            self._core = self._output = None
 
     # Tasks.
 

@@ -37,7 +37,7 @@ class TraceFollowerNode(PolicyNode[TraceFollowerConfig]):
 
 def main() -> int:
     """Run the node."""
-    return spin(TraceFollowerNode, threads=3)
+    return spin(TraceFollowerNode, threads=4)  # goal, turn, request that waits for it, the rest
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class TraceInput:
         self._newest_s = float("-inf")
         self._buffer = Buffer(node=node)
         self._listener = TransformListener(self._buffer, node)
-        create_subscription(node, "mu0/traces", self._inbox.put)
+        create_subscription(node, "mu0/traces", self._inbox.put, newest=True)
 
     def forget(self) -> None:
         """Forget what waits, and what was seen: a new task begins, or the clock jumped."""
