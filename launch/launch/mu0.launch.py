@@ -35,6 +35,7 @@ ARGUMENTS = {
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
     "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
+    "compressed": ("false", "Take the images' /compressed and /compressedDepth", BOOLEANS),
     "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
     "fixed_frame": ("", "Frame that a moving camera moves in; empty for a camera at rest", None),
     "params_file": ("", "ROS parameter file with further settings; empty for none", None),
@@ -76,13 +77,13 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Describe the nodes, with what embodiment file and checkpoint say."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     robot_file = _embodiment_file(value["robot"])
+    compressed = value["compressed"] == "true"
     tracker = _gripper_points(robot_file) if robot_file else {}
-    tracker["fixed_frame"] = value["fixed_frame"]
+    tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
     if value["predictor"] == "model":
         tracker |= _history(value["checkpoint"])
-    predictor: dict[str, object] = {
-        name: value[name] for name in ("predictor", "checkpoint", "device")
-    }
+    model = {name: value[name] for name in ("predictor", "checkpoint", "device")}
+    predictor: dict[str, object] = {**model, "compressed": compressed}
     nodes: list[LaunchDescriptionEntity] = [
         _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),
     ]
@@ -102,6 +103,8 @@ def _node(
     """Describe one node of the graph; the program is package/executable."""
     package, executable = program.split("/")
     chosen = [(default, LaunchConfiguration(name)) for name, (default, _) in TOPICS.items()]
+    for name, kind in (("color_image", "compressed"), ("depth_image", "compressedDepth")):
+        chosen.append((f"{TOPICS[name][0]}/{kind}", [LaunchConfiguration(name), f"/{kind}"]))
     return Node(
         package=package,
         executable=executable,

@@ -352,7 +352,7 @@ def test_a_recorded_frame_gets_points_on_its_objects(real_frame):
 
 def test_the_library_does_without_ros():
     program = (
-        "import sys, mu0_perception.live_tracker, mu0_perception.compressed; "
+        "import sys, mu0_perception.live_tracker, mu0_core.compressed; "
         "print(sorted({'rclpy', 'torch', 'mu0_msgs'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

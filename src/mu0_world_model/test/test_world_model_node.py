@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,12 +15,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
 from mu0_core.camera import Camera  # noqa: E402
 from mu0_core.ros import messages  # noqa: E402
 from mu0_core.ros.interfaces import (  # noqa: E402
+    Qos,
     create_client,
     create_publisher,
     create_subscription,
@@ -59,6 +62,10 @@ class Graph:
             name: create_publisher(self.node, name)
             for name in (COLOUR, "mu0/keypoints", "mu0/instruction")
         }
+        if parameters.get("compressed"):
+            self.put[COLOUR] = self.node.create_publisher(
+                CompressedImage, f"{COLOUR}/compressed", Qos.SENSOR.profile
+            )
         self.got = {name: [] for name in (*OUTPUTS, "status")}
         self.watched = {}
         self.watch("mu0/traces")
@@ -165,6 +172,14 @@ def message_of(stamp_ns, n=3, **changes):
     return messages.keypoints_message(Keypoints(**(values | changes)))
 
 
+def compressed_image(stamp_ns):
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1]
+    message = CompressedImage(format="rgb8; jpeg compressed bgr8")
+    message.data = jpeg.tobytes()
+    message.header.stamp = messages.stamp_from_ns(stamp_ns)
+    return message
+
+
 @pytest.fixture
 def graph():
     made = []
@@ -196,6 +211,17 @@ def test_traces_carry_stamp_frame_ids_and_the_latched_instruction(graph):
     assert (figures["keypoints"], figures["instruction"]) == ("3", "lift the cube")
     stages = ("convert_ms", "predict_ms", "publish_ms", "display_ms", "latency_ms")
     assert all(float(figures[stage]) >= 0.0 for stage in stages)
+
+
+def test_compressed_pictures_do_as_well(graph):
+    graph = graph(compressed=True)
+    graph.activate()
+    traces = graph.answer(1_500_000_000, picture=compressed_image(1_500_000_000))
+    assert traces.ids.tolist() == [5, 6, 7]
+    graph.complaint(
+        "no colour images on /camera/color/image_raw/compressed",
+        lambda: graph.put["mu0/keypoints"].publish(message_of(2_000_000_000)),
+    )
 
 
 def test_pictures_and_keypoints_of_different_stamps_are_not_mixed(graph):

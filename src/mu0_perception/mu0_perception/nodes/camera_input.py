@@ -14,7 +14,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_ros import Buffer, TransformException, TransformListener
 
-from mu0_core.errors import CalibrationError, ShapeError, StaleInputError
+from mu0_core.errors import CalibrationError, StaleInputError
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.messages import (
     array_from_image,
@@ -25,7 +25,6 @@ from mu0_core.ros.messages import (
     transform_from_message,
 )
 from mu0_core.se3 import transform_points
-from mu0_perception.compressed import decode_colour, decode_depth
 from mu0_perception.frame import RgbdFrame
 
 COLOUR = "camera/color/image_raw"
@@ -124,7 +123,7 @@ class CameraInput:
                 "remap the topic"
             )
         camera = camera_from_info(self._info)
-        rgb, depth_m = _pictures(pair)
+        rgb, depth_m = rgb_from_image(pair.colour), depth_from_image(pair.depth)
         frame_id, stamp = header.frame_id, Time.from_msg(header.stamp)
         T_fixed_camera, T_camera_gripper = np.eye(4), None
         wait = Duration(seconds=tf_timeout_s)
@@ -188,15 +187,3 @@ class CameraInput:
 
     def _on_mask(self, message: Image) -> None:
         self._mask = message
-
-
-def _pictures(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return colour (H, W, 3) RGB and depth (H, W) m."""
-    if isinstance(pair.colour, CompressedImage):
-        return (
-            decode_colour(bytes(pair.colour.data)),
-            decode_depth(bytes(pair.depth.data), pair.depth.format),
-        )
-    if not pair.depth.data:
-        raise ShapeError("depth image: it is empty; check the depth stream of the driver")
-    return rgb_from_image(pair.colour), depth_from_image(pair.depth)

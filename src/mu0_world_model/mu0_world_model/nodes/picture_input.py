@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from mu0_core.errors import ShapeError
-from mu0_core.ros.interfaces import create_subscription
+from mu0_core.ros.interfaces import Qos, create_subscription
 from mu0_core.ros.messages import (
     depth_from_image,
     keypoints_from_message,
@@ -32,9 +32,9 @@ _DEPTH_SLOP_NS = 20_000_000  # drivers may stamp the two pictures of a pair apar
 class Query:
     """Hold the messages of one moment, unconverted."""
 
-    colour: Image
+    colour: Image | CompressedImage
     keypoints: KeypointArray
-    depth: Image | None
+    depth: Image | CompressedImage | None
 
     def arrays(
         self,
@@ -69,19 +69,27 @@ class PictureInput:
         node: The node that subscribes.
         on_query: Called with each match, the newest last.
         depth: Whether depth pictures are wanted too; a query may lack one even so.
+        compressed: Whether pictures come compressed.
     """
 
-    def __init__(self, node: Node, on_query: Callable[[Query], None], *, depth: bool) -> None:
+    def __init__(
+        self, node: Node, on_query: Callable[[Query], None], *, depth: bool, compressed: bool
+    ) -> None:
         self._node, self._on_query, self.takes_depth = node, on_query, depth
-        self._pictures: deque[Image] = deque(maxlen=_KEPT)
-        self._depths: deque[Image] = deque(maxlen=_KEPT)
+        self._pictures: deque[Any] = deque(maxlen=_KEPT)
+        self._depths: deque[Any] = deque(maxlen=_KEPT)
         self._waiting: KeypointArray | None = None
-        self._came = {COLOUR: 0, DEPTH: 0, KEYPOINTS: 0}
         self._matched = 0
-        create_subscription(node, COLOUR, self._on_picture)
+        kind = CompressedImage if compressed else Image
+        colour = f"{COLOUR}/compressed" if compressed else COLOUR
+        depths = f"{DEPTH}/compressedDepth" if compressed else DEPTH
+        self._colour = colour
+        self._came = {colour: 0, KEYPOINTS: 0}
+        sensor = Qos.SENSOR.profile
+        node.create_subscription(kind, colour, self._on_picture, sensor)
         create_subscription(node, KEYPOINTS, self._on_keypoints)
         if depth:
-            create_subscription(node, DEPTH, self._on_depth)
+            node.create_subscription(kind, depths, self._on_depth, sensor)
 
     def silence(self) -> str | None:
         """Say what did not come since the last call, or None if a match came."""
@@ -89,22 +97,21 @@ class PictureInput:
         matched, self._matched = self._matched, 0
         if matched:
             return None
-        for name, needed in ((COLOUR, "colour images"), (KEYPOINTS, "keypoints")):
+        for name, needed in ((self._colour, "colour images"), (KEYPOINTS, "keypoints")):
             if not came[name]:
                 return f"no {needed} on {self._node.resolve_topic_name(name)}"
+        colour, keypoints = map(self._node.resolve_topic_name, (self._colour, KEYPOINTS))
         return (
-            f"no image on {self._node.resolve_topic_name(COLOUR)} has the stamp of keypoints on "
-            f"{self._node.resolve_topic_name(KEYPOINTS)}; tracker and world model must take the "
-            "same topic"
+            f"no image on {colour} has the stamp of keypoints on {keypoints}; tracker and world "
+            "model must take the same topic"
         )
 
-    def _on_picture(self, message: Image) -> None:
-        self._came[COLOUR] += 1
+    def _on_picture(self, message: Any) -> None:
+        self._came[self._colour] += 1
         self._pictures.append(message)
         self._match()
 
-    def _on_depth(self, message: Image) -> None:
-        self._came[DEPTH] += 1
+    def _on_depth(self, message: Any) -> None:
         self._depths.append(message)
 
     def _on_keypoints(self, message: KeypointArray) -> None:
@@ -130,10 +137,10 @@ def _stamp_ns(message: Any) -> int:
     return ns_from_stamp(message.header.stamp)
 
 
-def _nearest(messages: deque[Image], stamp_ns: int, slop_ns: int) -> Image | None:
+def _nearest(messages: deque[Any], stamp_ns: int, slop_ns: int) -> Any | None:
     """Return the message nearest in time, none if it is further away than the slop."""
 
-    def distance(message: Image) -> int:
+    def distance(message: Any) -> int:
         return abs(_stamp_ns(message) - stamp_ns)
 
     best = min(messages, key=distance, default=None)

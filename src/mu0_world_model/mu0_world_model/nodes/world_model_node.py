@@ -43,6 +43,12 @@ class WorldModelConfig(PredictorConfig):
         low=-1,
     )
 
+    compressed: bool = option(
+        False,
+        description="Take .../compressed colour and .../compressedDepth depth",
+        read_only=True,
+    )
+
     def __post_init__(self) -> None:
         validate(self)
 
@@ -76,7 +82,12 @@ class WorldModelNode(Mu0LifecycleNode[WorldModelConfig]):
         self._inbox: Latest[Query] = Latest()
         self._n_predicted = self._n_predicted_before = 0
         self._rate_hz, self._stages_s = 0.0, dict[str, float]()
-        self._input = PictureInput(self, self._inbox.put, depth=self._predictor.uses_depth)
+        self._input = PictureInput(
+            self,
+            self._inbox.put,
+            depth=self._predictor.uses_depth,
+            compressed=self.config.compressed,
+        )
         create_subscription(self, _INSTRUCTION, self._on_instruction)
         # A prediction takes a while; it must not keep other callbacks waiting.
         group = MutuallyExclusiveCallbackGroup()

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
 from mu0_core.camera import Camera, depth_to_metres
+from mu0_core.compressed import decode_colour, decode_depth
 from mu0_core.errors import CalibrationError, ShapeError, unknown_name_message
 from mu0_core.ros.messages.buffers import flat
 
@@ -75,24 +76,31 @@ def array_from_image(message: Image) -> NDArray[Any]:
     return pixels.astype(dtype).reshape(shape)
 
 
-def rgb_from_image(message: Image) -> NDArray[np.uint8]:
+def rgb_from_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
     """Copy a colour image as (H, W, 3) RGB.
 
     Raises:
-        ShapeError: The image is neither rgb8 nor bgr8, or is broken.
+        ShapeError: The image is neither rgb8 nor bgr8 nor compressed as JPEG or PNG, or is broken.
     """
+    if isinstance(message, CompressedImage):
+        return decode_colour(bytes(message.data))
     if message.encoding not in ("rgb8", "bgr8"):
         raise ShapeError(f"colour image: expected encoding rgb8 or bgr8, got {message.encoding!r}")
     pixels = array_from_image(message)
     return np.ascontiguousarray(pixels[..., ::-1]) if message.encoding == "bgr8" else pixels
 
 
-def depth_from_image(message: Image) -> NDArray[np.float32]:
+def depth_from_image(message: Image | CompressedImage) -> NDArray[np.float32]:
     """Return a depth image as (H, W) m, NaN = none.
 
     Raises:
-        ShapeError: The image is neither 16UC1 (mm) nor 32FC1 (m), or is broken.
+        ShapeError: The image is neither 16UC1 (mm) nor 32FC1 (m) nor what the transport
+            compressedDepth makes of these, is empty, or is broken.
     """
+    if not message.data:
+        raise ShapeError("depth image: it is empty; check the depth stream of the driver")
+    if isinstance(message, CompressedImage):
+        return decode_depth(bytes(message.data), message.format)
     if message.encoding not in ("16UC1", "32FC1"):
         raise ShapeError(
             f"depth image: expected encoding 16UC1 (mm) or 32FC1 (m), got {message.encoding!r}"

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mu0_core.compressed import decode_colour, decode_depth
 from mu0_core.errors import ShapeError
-from mu0_perception.compressed import decode_colour, decode_depth
 
 
 def _png(values):
