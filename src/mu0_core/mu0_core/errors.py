@@ -35,6 +35,10 @@ class EpisodeError(Mu0Error):
     """Report a recorded episode that breaks its format."""
 
 
+class ResourceError(Mu0Error):
+    """Report a machine without the memory for what was asked; says what to lower."""
+
+
 class TrajectoryError(Mu0Error):
     """Report a motion that cannot be fitted, timed or executed."""
 

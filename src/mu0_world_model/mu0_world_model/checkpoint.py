@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,7 +22,11 @@ from mu0_core.errors import CheckpointError
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
 from mu0_world_model.model import Mu0
 
+NumberFormat = torch.dtype | Callable[[str], torch.dtype] | None
+
 WEIGHTS = "model.safetensors"
+_WANTED = ["*.json", "*.safetensors"]  # of a hub repository; the released one has data too
+_LFS_POINTER = b"version https://git-lfs"
 
 _TOWER = "model.vlm_with_expert.vlm.model.vision_model."
 _TEXT = "model.vlm_with_expert.vlm.model.text_model."
@@ -108,31 +112,48 @@ def released_shapes(config: Mu0Config) -> dict[str, tuple[int, ...]]:
 def find(name: str | Path) -> Path:
     """Return the folder of a checkpoint: itself, or a copy of a hub repository ("owner/name").
 
+    A folder without config.json is searched one level down, since the released repository has its
+    checkpoint there, beside the statistics.
+
     Raises:
-        CheckpointError: There is no such folder, and no such repository can be had.
+        CheckpointError: There is no such folder, no such repository can be had, or it holds
+            several checkpoints.
     """
     folder = Path(name)
     if folder.is_dir():
-        return folder
+        return _with_config(folder)
     if len(folder.parts) != 2 or folder.is_absolute() or ".." in folder.parts:
         raise CheckpointError(f"{folder}: expected a checkpoint folder, there is none")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+        copy = Path(snapshot_download(str(name), allow_patterns=_WANTED))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{name}: no such folder, and it cannot be had from the hub ({type(error).__name__}); "
             "download it elsewhere and give the folder"
         ) from error
+    return _with_config(copy)
 
 
-def load(folder: str | Path, *, dtype: torch.dtype | None = None) -> Mu0:
+def _with_config(folder: Path) -> Path:
+    """Return the folder that has a config.json: this one, or the one in it."""
+    if (folder / "config.json").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(f"{folder}: expected one checkpoint, there are {names}; name one")
+    return found[0] if found else folder
+
+
+def load(folder: str | Path, *, dtype: NumberFormat = None) -> Mu0:
     """Load a model from a checkpoint, released or ours.
 
     Args:
         folder: The folder, or a hub repository.
-        dtype: Number format of all weights; None keeps that of each weight in the file.
+        dtype: Number format of all weights, or a function from our name of a weight to its; None
+            keeps that of each weight in the file.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -224,7 +245,7 @@ def recover_folder(target: Path) -> None:
 
 
 def _read_weights(
-    path: Path, model: Mu0, config: Mu0Config, dtype: torch.dtype | None
+    path: Path, model: Mu0, config: Mu0Config, dtype: NumberFormat
 ) -> dict[str, Tensor]:
     """Read the weights of a model by our names, each key of the file accounted for."""
     expected = {
@@ -237,17 +258,27 @@ def _read_weights(
             _check_keys(path, expected, found, unused_shapes(config))
             weights = {}
             for key, (name, _) in expected.items():
+                wanted = dtype(name) if callable(dtype) else dtype
                 tensor = file.get_tensor(key)
-                weights[name] = tensor if dtype is None else tensor.to(dtype)
+                weights[name] = tensor if wanted is None else tensor.to(wanted)
             return weights
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path}: expected the weights there, there is no such file"
         ) from error
     except SafetensorError as error:
+        if _is_lfs_pointer(path):
+            raise CheckpointError(
+                f"{path}: is a Git LFS pointer in the place of the weights; run git lfs pull"
+            ) from error
         raise CheckpointError(
             f"{path}: is no complete safetensors file ({error}); copy or download it again"
         ) from error
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def _check_keys(

@@ -64,13 +64,14 @@ def read_at(maps: Tensor, uv: Tensor, valid: Tensor) -> Tensor:
     """Read maps (B, C, P, P) at uv (B, n, 2) in [-1, 1].
 
     Returns (B, n, C) of the dtype of uv, 0 where not valid. The sampling coordinates are rounded
-    to the dtype of the maps, as released.
+    to the dtype of the maps, as released; the interpolation is not, since torch's for bfloat16
+    gives arbitrary numbers on a processor if channels come last in memory.
     """
-    grid = uv.to(maps.dtype)[:, :, None]
+    grid = uv.to(maps.dtype).to(uv.dtype)[:, :, None]
     sampled = functional.grid_sample(
-        maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        maps.to(uv.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return sampled[..., 0].transpose(1, 2).to(uv.dtype) * valid[..., None]
+    return sampled[..., 0].transpose(1, 2) * valid[..., None]
 
 
 def _hub_config(sizes: DinoConfig) -> Dinov2Config:

@@ -134,6 +134,10 @@ def test_number_format_is_explicit(random_model, tmp_path):
     assert checkpoint.load(tmp_path / "a").heads.velocity.weight.dtype == torch.bfloat16
     loaded = checkpoint.load(tmp_path / "a", dtype=torch.float32)
     assert {v.dtype for v in loaded.state_dict().values()} == {torch.float32}
+    formats = {True: torch.float16, False: torch.float32}
+    loaded = checkpoint.load(tmp_path / "a", dtype=lambda name: formats["vlm" in name])
+    for name, value in loaded.state_dict().items():
+        assert value.dtype == formats[name.startswith("vlm.")], name
 
 
 def test_failed_save_keeps_the_last_checkpoint(random_model, tmp_path, monkeypatch):
@@ -190,6 +194,12 @@ def test_truncated_missing_and_foreign_files(saved, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is no complete safetensors file"):
         checkpoint.load(saved)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is no complete safetensors file"):
+        checkpoint.load(saved)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5600000000\n")
+    with pytest.raises(CheckpointError, match="is a Git LFS pointer.*run git lfs pull"):
+        checkpoint.load(saved)
     path.unlink()
     with pytest.raises(CheckpointError, match="there is no such file"):
         checkpoint.load(saved)
@@ -201,6 +211,23 @@ def test_a_hub_repository_without_a_network_is_told(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="cannot be had from the hub"):
         Mu0.from_pretrained("nobody/nothing")
+
+
+def test_the_released_repository_has_its_checkpoint_one_level_down(saved, tmp_path, monkeypatch):
+    copy = tmp_path / "snapshot"
+    copy.mkdir()
+    saved.rename(copy / "final_ckpt")
+    (copy / "normalizer_stats.json").touch()
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, **k: asked.append((name, k)) or str(copy)
+    )
+    assert Mu0.from_pretrained("furonghuang-lab/mu0").config == read_config(copy / "final_ckpt")
+    assert asked == [("furonghuang-lab/mu0", {"allow_patterns": ["*.json", "*.safetensors"]})]
+    assert checkpoint.find(copy) == copy / "final_ckpt"
+    shutil.copytree(copy / "final_ckpt", copy / "other")
+    with pytest.raises(CheckpointError, match="expected one checkpoint, there are final_ckpt, ot"):
+        checkpoint.find(copy)
 
 
 def test_config_round_trip_and_its_faults(saved):
