@@ -8,7 +8,6 @@ The arm moves only while a goal of the policy's action is active.
 from collections.abc import Mapping
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.conditions import IfCondition
@@ -16,7 +15,9 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, This
 from launch_ros.actions import Node
 
 from mu0_core.embodiment import load_embodiment
-from mu0_core.errors import ConfigError, unknown_name_message
+from mu0_core.errors import ConfigError
+from mu0_policy.shipped import embodiment_file
+from mu0_world_model.recordings import trained_robots
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
 from mu0_world_model.statistics import read_statistics
 
@@ -76,12 +77,14 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Describe the nodes, with what embodiment file and checkpoint say."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    robot_file = _embodiment_file(value["robot"])
+    robot_file = embodiment_file(value["robot"])
     compressed = value["compressed"] == "true"
     tracker = _gripper_points(robot_file) if robot_file else {}
     tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
+    policy: dict[str, object] = {"dry_run": value["dry_run"] == "true"}
     if value["predictor"] == "model":
-        tracker |= _history(value["checkpoint"])
+        history, traces = _trained(value["checkpoint"])
+        tracker, policy = tracker | history, policy | traces
     model = {name: value[name] for name in ("predictor", "checkpoint", "device")}
     predictor: dict[str, object] = {**model, "compressed": compressed}
     nodes: list[LaunchDescriptionEntity] = [
@@ -92,7 +95,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if value["policy"] != "none":
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
-        policy = {"embodiment_file": str(robot_file), "dry_run": value["dry_run"] == "true"}
+        policy["embodiment_file"] = str(robot_file)
         nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
     return nodes
 
@@ -121,20 +124,6 @@ def _node(
     )
 
 
-def _embodiment_file(robot: str) -> Path | None:
-    """Find the file of a robot by its name or path; None for the robot "none"."""
-    if robot == "none":
-        return None
-    if "/" in robot:
-        return Path(robot)
-    folder = Path(get_package_share_directory("mu0_policy")) / "config" / "embodiments"
-    known = {path.stem: path for path in folder.glob("*.yaml")}
-    if robot not in known:
-        hint = "for one of your own give the path of its file, with a slash in it"
-        raise ConfigError(f"{unknown_name_message('robot', robot, known)}; {hint}")
-    return known[robot]
-
-
 def _gripper_points(robot_file: Path) -> dict[str, object]:
     """Return the tracker's parameters about the points fixed to the gripper."""
     points = load_embodiment(robot_file).keypoints
@@ -144,10 +133,14 @@ def _gripper_points(robot_file: Path) -> dict[str, object]:
     }
 
 
-def _history(checkpoint: str) -> dict[str, object]:
-    """Return the tracker's parameters about the history that a checkpoint was trained on."""
+def _trained(checkpoint: str) -> tuple[dict[str, object], dict[str, object]]:
+    """Return what tracker and policy have to know of a checkpoint."""
     folder = Path(checkpoint_folder(checkpoint))
     if not folder.is_dir():  # of a hub, or wrong, as the node will say
-        return {}
-    statistics = read_statistics(folder)
-    return {"history.arc_step": statistics.arc_step, "history.length": statistics.history_len}
+        return {}, {}
+    known, robots = read_statistics(folder), list(trained_robots(folder))
+    traces = {"traces.arc_step": known.arc_step, "traces.horizon": known.future_len}
+    return (
+        {"history.arc_step": known.arc_step, "history.length": known.history_len},
+        traces | ({"traces.robots": robots} if robots else {}),
+    )

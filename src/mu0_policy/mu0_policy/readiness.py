@@ -1,19 +1,72 @@
 """Own the check, before anything moves, that all who describe the robot mean the same robot."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core import se3
+from mu0_core.config import option, validate
 from mu0_core.embodiment import Embodiment, arm_limits, arm_model
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, ShapeError
 from mu0_core.kinematics import RobotModel
+from mu0_core.traces import Traces
 
 FloatArray = NDArray[np.float64]
 
+COARSEST_STEP = 0.08
+"""Arc step from which on traces show no grasp: as far as a tool is from what it holds."""
+
 _PLACE_M = 0.02
 _ANGLE_RAD = 0.1
+_STEP_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracesConfig:
+    """Say what the checkpoint's card promises of the traces; 0 and empty = nothing."""
+
+    arc_step: float = option(
+        0.0, description="Step of the traces, image fractions and metres in one norm", low=0.0
+    )
+    horizon: int = option(0, description="Steps of a trace", low=0)
+    robots: tuple[str, ...] = option((), description="Embodiments that it has been trained on")
+
+    def __post_init__(self) -> None:
+        coarse = None
+        if self.arc_step >= COARSEST_STEP:
+            coarse = (
+                f"arc_step: expected below {COARSEST_STEP:g}, got {self.arc_step:g}: no grasp can "
+                "be read from such coarse traces; take a checkpoint of finer ones"
+            )
+        validate(self, coarse)
+
+    def check(self, traces: Traces) -> None:
+        """Compare traces with the card.
+
+        Raises:
+            ShapeError: They are of another model than the card's.
+        """
+        pairs = (
+            ("arc step", self.arc_step, traces.arc_step),
+            ("steps", self.horizon, traces.horizon),
+        )
+        for what, promised, got in pairs:
+            if promised and abs(got - promised) > _STEP_TOLERANCE * promised:
+                raise ShapeError(
+                    f"traces of {traces.model!r}: expected {what} {promised:g} as the "
+                    f"checkpoint's card says, got {got:g}; is another world model running?"
+                )
+
+    def doubt(self, robot: str) -> str:
+        """Say what speaks against this robot; empty = nothing."""
+        if not self.robots or robot in self.robots:
+            return ""
+        return (
+            f"the checkpoint was trained on {', '.join(self.robots)}, not on {robot}: look at the "
+            "traces before you let it move (dry_run)"
+        )
 
 
 def check_robot(

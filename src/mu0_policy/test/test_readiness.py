@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from mu0_core.errors import ConfigError
-from mu0_policy.readiness import check_robot
+from mu0_core.errors import ConfigError, ShapeError
+from mu0_core.traces import Traces
+from mu0_policy.readiness import TracesConfig, check_robot
 
 NAMES = ["jaw", "j1", "j2", "j3"]
 POSITIONS = [0.04, 1.2, -2.0, 0.8]
@@ -43,3 +44,41 @@ def test_tf_must_agree_with_joints_and_description(embodiment, urdf, model):
     T = model.forward([1.2, -2.0, 1.0], "tool0")
     text = refusal(embodiment, urdf, NAMES, POSITIONS, T)
     assert "TF puts 'tool0' at [" in text and "0.20 rad apart, limits" in text
+
+
+def traces(**changes):
+    n, s, horizon = 1, 1, 32
+    values = {
+        "stamp_ns": 0,
+        "frame_id": "camera",
+        "instruction": "",
+        "model": "other",
+        "arc_step": 0.01,
+        "ids": np.zeros(n, np.uint32),
+        "cluster_ids": np.zeros(n, np.int32),
+        "source": np.zeros(n, np.uint8),
+        "current_xyz": np.zeros((n, 3), np.float32),
+        "xyz": np.zeros((s, n, horizon, 3), np.float32),
+        "control_uvz": np.zeros((s, n, 4, 3), np.float32),
+        "valid_prob": np.ones((s, n, horizon), np.float32),
+        "stage_names": (),
+        "stage_seconds": np.zeros(0, np.float32),
+    }
+    return Traces(**(values | changes))
+
+
+def test_traces_must_be_those_of_the_card():
+    card = TracesConfig(arc_step=0.01, horizon=32, robots=("panda", "ur5e"))
+    card.check(traces())
+    TracesConfig().check(traces(arc_step=0.05))  # a card that says nothing
+    with pytest.raises(ShapeError, match="expected arc step 0.01 .* got 0.05; is another world"):
+        card.check(traces(arc_step=0.05))
+    with pytest.raises(ShapeError, match="expected steps 48 .* got 32"):
+        TracesConfig(horizon=48).check(traces())
+    assert card.doubt("panda") == ""
+    assert "trained on panda, ur5e, not on mine" in card.doubt("mine")
+
+
+def test_a_card_of_coarse_traces_is_refused():
+    with pytest.raises(ConfigError, match="arc_step: expected below 0.08, got 0.1"):
+        TracesConfig(arc_step=0.1)

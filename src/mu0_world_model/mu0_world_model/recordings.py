@@ -63,6 +63,13 @@ def read_recordings(folder: str | Path) -> Recordings:
     return load_yaml(Recordings, path)
 
 
+def trained_robots(folder: str | Path) -> tuple[str, ...]:
+    """Return the robots that a checkpoint was trained on; empty where it does not say."""
+    if not (Path(folder) / RECORDINGS).is_file():
+        return ()
+    return tuple(sorted({recording.robot for recording in read_recordings(folder).training}))
+
+
 def first(recordings: tuple[Recording, ...], episodes: int) -> tuple[Recording, ...]:
     """Return at most so many scenes of each recording; 0 = all."""
     if episodes == 0:

@@ -65,6 +65,8 @@ class PolicyNode(Mu0LifecycleNode[C]):
             joints.position,
             heard.T_base_tool,
         )
+        if doubt := config.traces.doubt(self._embodiment.name):
+            self.get_logger().warning(doubt)
         policy = self.make_policy(self._embodiment)
         self._core = PolicyCore(self._embodiment, model, policy, config.safety, config.execution)
         self._output = RobotOutput(self, self._embodiment, dry_run=config.dry_run)
@@ -77,7 +79,9 @@ class PolicyNode(Mu0LifecycleNode[C]):
         """Take traces, joint states and requests."""
         assert self._core is not None
         self._last_s = self._now_s()
-        self._traces = TraceInput(self, self._core, self._embodiment.base_frame)
+        self._traces = TraceInput(
+            self, self._core, self._embodiment.base_frame, self.config.traces
+        )
         create_subscription(self, "joint_states", self._on_joints)
         waiting = MutuallyExclusiveCallbackGroup()  # for the end of a turn
         requests: dict[str, Callable[[], str | None]] = {

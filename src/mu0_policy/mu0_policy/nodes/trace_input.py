@@ -12,6 +12,7 @@ from mu0_core.ros.messages import seconds_from_stamp, traces_from_message
 from mu0_msgs.msg import TraceArray
 from mu0_policy.core import PolicyCore
 from mu0_policy.nodes.robot_input import tf_pose
+from mu0_policy.readiness import TracesConfig
 from mu0_policy.trace_motions import Prediction
 
 _WAIT_FOR_TF_S = 0.5
@@ -20,8 +21,10 @@ _WAIT_FOR_TF_S = 0.5
 class TraceInput:
     """Hold the newest traces until TF and joint states of their time are there."""
 
-    def __init__(self, node: Any, core: PolicyCore, base_frame: str) -> None:
-        self._core, self._base_frame = core, base_frame
+    def __init__(
+        self, node: Any, core: PolicyCore, base_frame: str, promised: TracesConfig
+    ) -> None:
+        self._core, self._base_frame, self._promised = core, base_frame, promised
         self._inbox: Latest[TraceArray] = Latest()
         self._waiting: TraceArray | None = None
         self._newest_s = float("-inf")
@@ -66,7 +69,9 @@ class TraceInput:
                 f"TF: no transform from {frame!r} to {self._base_frame!r} at {stamp_s:.3f} s",
             )
         try:
-            prediction = self._core.read(traces_from_message(message), T_base_camera)
+            traces = traces_from_message(message)
+            self._promised.check(traces)
+            prediction = self._core.read(traces, T_base_camera)
         except Mu0Error as error:
             return None, str(error)
         self._newest_s = stamp_s
