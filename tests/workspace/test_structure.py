@@ -40,11 +40,13 @@ WITHOUT_KEY = {
     "accelerate": "accelerate",
     "huggingface_hub": "huggingface-hub",
     "mujoco": "mujoco",
+    "peft": "peft",
     "pink": "pin-pink",
     "qpsolvers": "pin-pink",
     "robosuite": "robosuite",
     "ruckig": "ruckig",
     "safetensors": "safetensors",
+    "tensorboard": "tensorboard",
     "tokenizers": "tokenizers",
 }
 ROS_ONLY = re.compile(r"rclpy|launch(_ros)?|message_filters|cv_bridge|tf2_ros|\w+_(msgs|srvs)")

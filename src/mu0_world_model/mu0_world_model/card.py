@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mu0_world_model.statistics import Statistics
+from mu0_world_model.training_config import Precision, TrainingConfig
 
 CARD = "README.md"
 
@@ -17,25 +18,27 @@ class TrainingFacts:
     """Hold what is worth knowing about a run.
 
     Attributes:
-        data: What it was trained on: the globs that were given.
+        config: Its settings.
         episodes: Number of episodes.
+        skipped: Number of those that could not be used.
         samples: Number of samples (frames) in them.
+        held_out: Number of episodes that were kept apart for evaluation.
         parameters: Number of weights.
+        trained: Number of those that were trained.
         step: Optimiser steps so far.
-        batch_size: Samples of a step.
-        flow_samples: Noise draws for each of them.
         seconds: Time of training since it was last started.
         device: Where it ran.
         measured: Latest results on held-out episodes, by name.
     """
 
-    data: tuple[str, ...]
+    config: TrainingConfig
     episodes: int
+    skipped: int
     samples: int
+    held_out: int
     parameters: int
+    trained: int
     step: int
-    batch_size: int
-    flow_samples: int
     seconds: float
     device: str
     measured: Mapping[str, float]
@@ -43,18 +46,31 @@ class TrainingFacts:
 
 def model_card(facts: TrainingFacts, statistics: Statistics) -> str:
     """Write the card as Markdown."""
+    config = facts.config
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), torch {torch.__version__}"
+    data = f"{facts.episodes} episodes, {facts.samples} samples ({', '.join(config.episodes)})"
     rows = {
-        "Weights": f"{facts.parameters / 1e6:.1f} million",
-        "Data": f"{facts.episodes} episodes, {facts.samples} samples ({', '.join(facts.data)})",
+        "Weights": f"{facts.parameters / 1e6:.1f} million, {facts.trained / 1e6:.1f} trained",
+        "Started from": config.start_from or f"nothing (preset {config.preset})",
+        "Data": data + (f"; {facts.skipped} more were skipped" if facts.skipped else ""),
+        "Held out": f"{facts.held_out} episodes",
+        "Sample rules": config.rules,
         "Arc step": f"{statistics.arc_step:g} (image fractions and metres in one norm)",
         "History, future": f"{statistics.history_len} and {statistics.future_len} steps",
-        "Training": f"{facts.step} steps of {facts.batch_size} samples with "
-        f"{facts.flow_samples} noise draws each",
+        "Training": f"{facts.step} steps of {config.batch_size} samples with "
+        f"{config.flow_samples} noise draws each",
+        "Learning rate": f"{config.lr:g}, warm-up {config.warmup_steps} steps, cosine to "
+        f"{config.final_lr_share:g} of it at step {config.steps}; AdamW, weight decay "
+        f"{config.weight_decay:g}",
+        "Average of weights": f"{config.ema_decay:g}" if config.ema_decay else "none",
+        "Activations": "float32" if config.precision is Precision.FLOAT32 else "bfloat16",
+        "Seed": str(config.seed),
         "Time": f"{facts.seconds / 3600:.2f} h since the last start, on {facts.device}",
         "Machine": machine,
         **{name: f"{value:.4f}" for name, value in facts.measured.items()},
     }
+    if config.lora_rank:
+        rows["Adapters"] = f"rank {config.lora_rank} on the language model, added to its weights"
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(
         [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mu0_world_model.baselines import Motion, NearestNeighbours, step_velocity, straight_future
 from mu0_world_model.dataset import Example, TraceDataset, collate
 from mu0_world_model.metrics import AXES, done_accuracy, done_end_step_error, per_trace, summarise
-from mu0_world_model.model import moved
+from mu0_world_model.model import Samples, moved
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.processor import from_model_units, lift
 from mu0_world_model.samples import SampleRules
@@ -91,7 +91,7 @@ def evaluate(
         methods["nearest_neighbours"] = _neighbour_method(neighbours, held_out, plan)
     scale = np.array(held_out.processor.statistics.delta_scale)
     results = {
-        name: _measured(examples, method(examples, indices), scale, plan)
+        name: measured(examples, method(examples, indices), scale, plan)
         for name, method in methods.items()
     }
     key = f"minADE_{plan.samples}_uvz"
@@ -117,6 +117,55 @@ def evaluate(
 def vars_of(rules: SampleRules) -> dict[str, Any]:
     """Return the rules as plain values."""
     return {name: getattr(rules, name) for name in rules.__dataclass_fields__}
+
+
+def futures_of(sampled: Samples, examples: Sequence[Example], scale: Array) -> list[Futures]:
+    """Split what a model sampled for a batch of examples; scale is what offsets are divided by."""
+    offsets = sampled.traces.cpu().double().numpy() * scale
+    prob = None if sampled.valid_prob is None else sampled.valid_prob[:, 0].cpu().numpy()
+    counts = [len(example.anchor) for example in examples]
+    return [
+        Futures(offsets[i, :, :n], None if prob is None else prob[i, :n])
+        for i, n in enumerate(counts)
+    ]
+
+
+def measured(
+    examples: Sequence[Example], futures: Sequence[Futures], scale: Array, plan: Plan
+) -> dict[str, Any]:
+    """Take all measures of one method.
+
+    Args:
+        examples: Scenes.
+        futures: What the method gave for them.
+        scale: What the examples' futures are divided by.
+        plan: Horizons, and the number of futures.
+
+    Returns:
+        horizon_H -> moving, all -> means by name; validity and grasp where there are any.
+    """
+    anchors = np.concatenate([e.anchor for e in examples])[:, None].astype(np.float64)
+    truth = np.concatenate([e.future for e in examples]) * scale + anchors
+    predicted = np.concatenate([f.offsets for f in futures], axis=1) + anchors
+    valid = np.concatenate([e.future_valid for e in examples])
+    moving = np.concatenate([e.moving for e in examples])
+    scene = np.repeat(np.arange(len(examples)), [len(e.anchor) for e in examples])
+    spaces = {axes: (predicted[..., part], truth[..., part]) for axes, part in AXES.items()}
+    results: dict[str, Any] = {}
+    if all(example.camera is not None for example in examples):
+        spaces["m"] = (_lifted(predicted, examples, scene), _lifted(truth, examples, scene))
+        results["grasp"] = _grasp_means(examples, scene, *spaces["m"], valid)
+    for horizon in plan.horizons:
+        sets: dict[str, dict[str, float]] = {"all": {}, "moving": {}}
+        for axes, (guess, target) in spaces.items():
+            measured = per_trace(guess[..., :horizon, :], target[:, :horizon], valid[:, :horizon])
+            sets["all"] |= summarise(measured, axes, scene)
+            sets["moving"] |= summarise(measured, axes, scene, moving)
+        results[f"horizon_{horizon}"] = sets
+    told = [future.valid_prob for future in futures if future.valid_prob is not None]
+    if told:
+        results["validity"] = _validity(np.concatenate(told), valid)
+    return results
 
 
 def grasp_errors(
@@ -179,7 +228,7 @@ def _grasp(
 def _model_method(predictor: Predictor, rules: SampleRules, plan: Plan) -> Method:
     """Ask the model, a few scenes at a time."""
     model, processor = predictor.model, predictor.processor
-    scale = torch.tensor(processor.statistics.delta_scale)
+    scale = np.array(processor.statistics.delta_scale)
 
     @torch.inference_mode()
     def futures(examples: Sequence[Example], indices: Sequence[int]) -> list[Futures]:
@@ -192,12 +241,7 @@ def _model_method(predictor: Predictor, rules: SampleRules, plan: Plan) -> Metho
             prefix = model.encode(moved(batch.scene, predictor.device))
             noise = model.initial_noise(points, plan.samples, generator)
             sampled = model.sample(prefix, points, noise, n_steps=predictor.n_steps)
-            traces = (sampled.traces.cpu() * scale).double().numpy()
-            prob = None if sampled.valid_prob is None else sampled.valid_prob[:, 0].cpu().numpy()
-            for i, example in enumerate(part):
-                n = len(example.anchor)
-                told = None if prob is None else prob[i, :n]
-                found.append(Futures(traces[i, :, :n], told))
+            found += futures_of(sampled, part, scale)
         return found
 
     return futures
@@ -253,34 +297,6 @@ def _neighbours(training: TraceDataset, plan: Plan) -> NearestNeighbours:
     return NearestNeighbours(
         tasks, arrays["anchor"], arrays["history"], arrays["future"], arrays["future_valid"]
     )
-
-
-def _measured(
-    examples: Sequence[Example], futures: Sequence[Futures], scale: Array, plan: Plan
-) -> dict[str, Any]:
-    """Take all measures of one method."""
-    anchors = np.concatenate([e.anchor for e in examples])[:, None].astype(np.float64)
-    truth = np.concatenate([e.future for e in examples]) * scale + anchors
-    predicted = np.concatenate([f.offsets for f in futures], axis=1) + anchors
-    valid = np.concatenate([e.future_valid for e in examples])
-    moving = np.concatenate([e.moving for e in examples])
-    scene = np.repeat(np.arange(len(examples)), [len(e.anchor) for e in examples])
-    spaces = {axes: (predicted[..., part], truth[..., part]) for axes, part in AXES.items()}
-    results: dict[str, Any] = {}
-    if all(example.camera is not None for example in examples):
-        spaces["m"] = (_lifted(predicted, examples, scene), _lifted(truth, examples, scene))
-        results["grasp"] = _grasp_means(examples, scene, *spaces["m"], valid)
-    for horizon in plan.horizons:
-        sets: dict[str, dict[str, float]] = {"all": {}, "moving": {}}
-        for axes, (guess, target) in spaces.items():
-            measured = per_trace(guess[..., :horizon, :], target[:, :horizon], valid[:, :horizon])
-            sets["all"] |= summarise(measured, axes, scene)
-            sets["moving"] |= summarise(measured, axes, scene, moving)
-        results[f"horizon_{horizon}"] = sets
-    told = [future.valid_prob for future in futures if future.valid_prob is not None]
-    if told:
-        results["validity"] = _validity(np.concatenate(told), valid)
-    return results
 
 
 def _validity(prob: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from mu0_core.episode import RELEASED_ARC_STEP, Episode, Rows, read_episode
 from mu0_core.errors import CheckpointError, EpisodeError
 
 STATISTICS = "normalizer_stats.json"
+_RUN_STATISTICS = "delta_stats.json"  # what the released trainer calls it
 
 _PERCENTILE = 95.0
 _DEPTH_PERCENTILES = (1.0, 99.0)
@@ -100,9 +101,8 @@ class Statistics:
 
 
 def read_statistics(folder: Path) -> Statistics:
-    """Read the statistics of a checkpoint folder, or of a run folder's name for them."""
-    for name in (STATISTICS, "delta_stats.json"):
-        path = folder / name
+    """Read the statistics of a checkpoint: in its folder, or in the run's around it."""
+    for path in (p / n for p in (folder, folder.parent) for n in (STATISTICS, _RUN_STATISTICS)):
         if path.is_file():
             return Statistics.from_json(path.read_text(encoding="utf-8"), where=str(path))
     raise CheckpointError(f"{folder}: expected {STATISTICS} beside the weights, there is none")

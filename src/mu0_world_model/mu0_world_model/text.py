@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _PAD = "<pad>"
 
@@ -28,7 +28,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD)
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[Path]:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Path]:
     """Write a tokenizer's files into a folder and return them."""
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(path) for path in tokenizer.save_pretrained(folder) if Path(path).is_file()]

@@ -81,12 +81,13 @@ class TrainingSet(Dataset[tuple[Example, Draws]]):
 def step_keys(length: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[list[Key]]:
     """Yield the keys of each step from `start` on, without end; an epoch's last part is dropped.
 
-    Raises:
-        ConfigError: There are fewer samples than a step takes.
+    Args:
+        length: Number of samples, at least a step's.
+        batch_size: Samples of a step.
+        seed: Seed of the order.
+        start: First step.
     """
     per_epoch = length // batch_size
-    if per_epoch == 0:
-        raise ConfigError(f"batch_size: expected at most the {length} samples, got {batch_size}")
     epoch, skip = divmod(start, per_epoch)
     while True:
         keys = epoch_keys(length, epoch=epoch, seed=seed)
@@ -114,12 +115,19 @@ def training_batches(
 ) -> Iterator[list[TrainingBatch]]:
     """Yield the micro-batches of each step from `start` on.
 
+    Fewer samples than a step takes make the step smaller.
+
     Raises:
         ConfigError: The batch cannot be split over the processes, or there are too few samples.
     """
     if batch_size % world:
         raise ConfigError(
             f"batch_size: expected a multiple of the {world} processes, got {batch_size}"
+        )
+    batch_size = min(batch_size, len(data.samples) // world * world)
+    if batch_size == 0:
+        raise ConfigError(
+            f"expected at least a sample for each of {world} processes, got {len(data.samples)}"
         )
     steps = step_keys(
         len(data.samples), batch_size=batch_size, seed=data.samples.seed, start=start

@@ -1,6 +1,7 @@
 """Fixtures of the world model's tests: one thread, the golden data, a small random model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,84 @@ def random_model():
         return model
 
     return build
+
+
+def trainable_config() -> Mu0Config:
+    """Describe a model of the shipped shape that trains in an instant."""
+    from mu0_world_model.presets import TINY
+
+    sizes = {
+        "vision_width": 16,
+        "vision_heads": 2,
+        "vision_mlp": 16,
+        "vision_layers": 1,
+        "text_width": 16,
+        "text_heads": 2,
+        "text_kv_heads": 2,
+        "text_head_dim": 8,
+        "text_mlp": 16,
+    }
+    return replace(
+        TINY,
+        vlm=replace(TINY.vlm, **sizes),
+        num_vlm_layers=2,
+        num_expert_layers=2,
+        resize_imgs_with_padding=(32, 32),
+    )
+
+
+@pytest.fixture
+def fresh_accelerate(monkeypatch):
+    """Forget what an earlier run set up, since a process may then not change it."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")  # accelerate sets it where it is asked to
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def config(golden, tmp_path, monkeypatch, fresh_accelerate):
+    """A run of four steps on the golden episode with a very small model."""
+    from mu0_core.config import from_dict
+    from mu0_world_model.presets import PRESETS
+    from mu0_world_model.training_config import RECIPES, TrainingConfig
+
+    monkeypatch.setitem(PRESETS, "tiny", trainable_config())
+    return from_dict(
+        TrainingConfig,
+        RECIPES["ours"]
+        | {
+            "episodes": [str(golden / "episode")],
+            "output": str(tmp_path / "run"),
+            "steps": 4,
+            "batch_size": 4,
+            "log_every": 1,
+            "evaluate_every": 2,
+            "evaluate_batches": 1,
+            "evaluate_scenes": 2,
+            "evaluate_samples": 2,
+            "shown_scenes": 1,
+            "save_every": 2,
+            "warmup_steps": 1,
+        },
+    )
+
+
+@pytest.fixture
+def small_checkpoint(golden, tmp_path):
+    """A checkpoint of the released form and a very small size, with units and a tokenizer."""
+    from mu0_world_model import checkpoint
+    from mu0_world_model.statistics import STATISTICS, measure
+    from mu0_world_model.text import save_tokenizer, train_tokenizer
+
+    sizes = trainable_config()
+    measured = measure(
+        [golden / "episode"], history_len=sizes.history_len, future_len=sizes.future_len
+    )
+    torch.manual_seed(0)
+    model = Mu0(replace(sizes, delta_scale=measured.delta_scale))
+    tokenizer = train_tokenizer(["Task: open the drawer\n"], sizes.vlm.vocab_size)
+    files = save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    folder = tmp_path / "checkpoint"
+    checkpoint.save(model, folder, step=0, extras={STATISTICS: measured.to_json()}, copy=files)
+    return folder
