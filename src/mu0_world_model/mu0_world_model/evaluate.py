@@ -14,6 +14,7 @@ from mu0_core.errors import Mu0Error
 from mu0_world_model import recordings
 from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.evaluation import Plan, evaluate
+from mu0_world_model.execution import Precision
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.samples import sample_rules
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -45,7 +46,9 @@ class EvaluationConfig:
     seed: int = option(0, description="Seed of points, captions and noise", low=0)
     steps: int | None = option(None, description="Euler steps; none: as in the checkpoint", low=1)
     device: str = option("cpu", description="Where the model runs, as torch names it")
-    bfloat16: bool = option(False, description="Run the large parts in bfloat16")
+    precision: Precision = option(
+        Precision.FLOAT32, description="Number format; bfloat16 and int8 are less exact"
+    )
     json: bool = option(False, description="Print all figures as one JSON line last")
 
     def __post_init__(self) -> None:
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predictor = Predictor.from_pretrained(
             folder,
             device=config.device,
-            precision="bfloat16" if config.bfloat16 else "float32",
+            precision=config.precision,
             n_steps=config.steps,
         )
         held_out, training = (

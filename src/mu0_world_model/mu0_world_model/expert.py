@@ -6,6 +6,9 @@ each sample its control groups]. In this order the rule that a history token see
 earlier history groups, and a control token everything of its own sample, needs no mask: each
 block of queries attends to a leading part of the keys. History tokens never see control points,
 so all samples share them.
+
+All suffix tokens have the same position, so only its distance to the prefix matters: the prefix's
+keys are rotated back by it once, and no suffix token is rotated at all.
 """
 
 from dataclasses import dataclass, replace
@@ -38,17 +41,15 @@ class Memory:
     """Hold what the expert reads of a prefix of L tokens; constant over flow steps and queries.
 
     Attributes:
-        keys: Per expert layer (B, kv_heads, L, head_dim). Joint layers have the VLM's, cross
-            layers the expert's projection of them.
-        values: Likewise.
+        keys: Per expert layer (B, kv_heads, L, head_dim). Joint layers have the VLM's, seen from
+            the suffix, cross layers the expert's projection of them.
+        values: Likewise, nowhere rotated.
         valid: (B, L) bool, None = all.
-        cos_sin: Rotation of the one position that all suffix tokens share, (B, 1, 1, head_dim).
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     valid: Tensor | None
-    cos_sin: tuple[Tensor, Tensor]
 
     def repeated(self, times: int) -> "Memory":
         """Return this memory for a batch in which every sample stands `times` times in a row."""
@@ -60,7 +61,6 @@ class Memory:
             keys=[spread(k) for k in self.keys],
             values=[spread(v) for v in self.values],
             valid=None if self.valid is None else spread(self.valid),
-            cos_sin=(spread(self.cos_sin[0]), spread(self.cos_sin[1])),
         )
 
 
@@ -132,17 +132,17 @@ class Expert(nn.Module):
     def remember(self, prefix: PrefixPass, valid: Tensor) -> Memory:
         """Prepare a prefix (valid: (B, L) bool) for any number of forward passes."""
         keys, values = [], []
+        back = rotation(-valid.sum(1, keepdim=True), self.head_dim)
         for i, (layer, joint) in enumerate(zip(self._blocks, self.joint, strict=True)):
             k, v = prefix.keys[i * self.stride], prefix.values[i * self.stride]
-            if not joint:
+            if joint:
+                k = rotate(k, back)
+            else:
                 k = self._projected(layer.self_attn.k_proj, k)
                 v = self._projected(layer.self_attn.v_proj, v)
             keys.append(k)
             values.append(v)
-        position = valid.sum(1, keepdim=True)
-        return Memory(
-            keys, values, None if bool(valid.all()) else valid, rotation(position, self.head_dim)
-        )
+        return Memory(keys, values, None if bool(valid.all()) else valid)
 
     def forward(
         self, x: Tensor, modulation: Tensor, memory: Memory, layout: SuffixLayout
@@ -195,7 +195,7 @@ class Expert(nn.Module):
         memory: Memory,
         layout: SuffixLayout,
     ) -> Tensor:
-        """Attend to the prefix alone; all queries have position 0, hence no rotation."""
+        """Attend to the prefix alone; queries have position 0 here, whatever the prefix's keys."""
         q = split_heads(attention.q_proj(a), self.head_dim)
         return merge_heads(attend(q, memory.keys[index], memory.values[index], memory.valid))
 
@@ -208,9 +208,10 @@ class Expert(nn.Module):
         layout: SuffixLayout,
     ) -> Tensor:
         """Attend to the prefix and to the suffix tokens that the layout allows."""
-        q = rotate(split_heads(attention.q_proj(a), self.head_dim), memory.cos_sin)
-        k = rotate(split_heads(attention.k_proj(a), self.head_dim), memory.cos_sin)
-        v = split_heads(attention.v_proj(a), self.head_dim)
+        q, k, v = (
+            split_heads(projection(a), self.head_dim)
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
         n_history, batch = layout.history_tokens, a.shape[0]
 
         keys = torch.cat([memory.keys[index], k[:, :, :n_history]], dim=2)
@@ -228,14 +229,16 @@ class Expert(nn.Module):
             outputs.append(attend(group_q, keys[:, :, :seen], values[:, :, :seen], group_valid))
 
         samples = layout.samples
-        q, k, v = (_fold_samples(t[:, :, n_history:], samples) for t in (q, k, v))
-        keys = torch.cat([keys.repeat_interleave(samples, dim=0), k], dim=2)
-        values = torch.cat([values.repeat_interleave(samples, dim=0), v], dim=2)
-        n_seen = n_prefix + n_history
-        valid = join_masks([(valid, n_seen), (layout.control_valid, k.shape[2])], batch, a.device)
+        q, k, v = (_split_samples(t[:, :, n_history:], samples) for t in (q, k, v))
+        keys, values = (
+            torch.cat([shared[:, None].expand(-1, samples, -1, -1, -1), own], dim=3).flatten(0, 1)
+            for shared, own in ((keys, k), (values, v))
+        )
+        n_seen, n_own = n_prefix + n_history, k.shape[3]
+        valid = join_masks([(valid, n_seen), (layout.control_valid, n_own)], batch, a.device)
         if valid is not None:
             valid = valid.repeat_interleave(samples, dim=0)
-        outputs.append(_unfold_samples(attend(q, keys, values, valid), samples))
+        outputs.append(_join_samples(attend(q.flatten(0, 1), keys, values, valid), samples))
         return merge_heads(torch.cat(outputs, dim=2))
 
     def _related(self, relations: nn.Module, a: Tensor, layout: SuffixLayout) -> Tensor:
@@ -255,11 +258,11 @@ def _without_history(layout: SuffixLayout) -> SuffixLayout:
     return replace(layout, history_groups=0, history_valid=None)
 
 
-def _fold_samples(x: Tensor, samples: int) -> Tensor:
-    """Turn (B, heads, s * t, d) into (B * s, heads, t, d)."""
-    return x.unflatten(2, (samples, -1)).transpose(1, 2).flatten(0, 1)
+def _split_samples(x: Tensor, samples: int) -> Tensor:
+    """Turn (B, heads, s * t, d) into (B, s, heads, t, d)."""
+    return x.unflatten(2, (samples, -1)).transpose(1, 2)
 
 
-def _unfold_samples(x: Tensor, samples: int) -> Tensor:
+def _join_samples(x: Tensor, samples: int) -> Tensor:
     """Turn (B * s, heads, t, d) into (B, heads, s * t, d)."""
     return x.unflatten(0, (-1, samples)).transpose(1, 2).flatten(2, 3)

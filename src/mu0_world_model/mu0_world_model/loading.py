@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
-from mu0_core.errors import ConfigError
 from mu0_core.traces import Keypoints, Traces
 from mu0_world_model.baselines import Motion, StraightLinePredictor
+from mu0_world_model.execution import ExecutionConfig
 from mu0_world_model.predictor import Predictor, TracePredictor
 from mu0_world_model.queries import grid_uv, keypoints_without_past
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -32,8 +32,8 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictorConfig:
-    """Say what predicts, and where it runs."""
+class PredictorConfig(ExecutionConfig):
+    """Say what predicts, and where and how it runs."""
 
     predictor: Kind = option(
         Kind.MODEL, description="The model, or a baseline without one", read_only=True
@@ -41,15 +41,6 @@ class PredictorConfig:
     checkpoint: str = option(
         DEFAULT_CHECKPOINT,
         description="Name of a shipped one, path of a folder, or a hub repository",
-        read_only=True,
-    )
-    device: str = option(
-        "cpu", description="Where the model runs: cpu, cuda, cuda:1 ...", read_only=True
-    )
-    threads: int = option(
-        1,
-        description="Processor threads of the model; on cores that others use, two are slower",
-        low=1,
         read_only=True,
     )
 
@@ -75,14 +66,16 @@ class SharedPredictor:
         Raises:
             ConfigError: The device cannot be used, or the checkpoint's config.json is wrong.
             CheckpointError: The checkpoint is missing or broken.
+            ResourceError: It does not fit into memory.
         """
         if config.predictor is not Kind.MODEL:
             motion = Motion(config.predictor.value)
             return cls(StraightLinePredictor(motion=motion, arc_step=_BASELINE_ARC_STEP))
-        _check_device(config.device)
         torch.set_num_threads(config.threads)
         folder = checkpoint_folder(config.checkpoint)
-        return cls(Predictor.from_pretrained(folder, device=config.device))
+        return cls(
+            Predictor.from_pretrained(folder, device=config.device, precision=config.precision)
+        )
 
     def predict(
         self,
@@ -124,14 +117,3 @@ class SharedPredictor:
         started_s = perf_counter()
         self.predict(np.full((*depth.shape, 3), 128, np.uint8), keypoints, depth)
         return perf_counter() - started_s
-
-
-def _check_device(device: str) -> None:
-    """Raise ConfigError unless torch can use the device here."""
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device: expected one that torch can use here, such as cpu, got {device!r}: {reason}"
-        ) from error

@@ -5,6 +5,8 @@ it again: `encode` reads images and text once, `query` prepares keypoints, `velo
 integrate the flow. Flow time 1 is noise and 0 is data.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -127,6 +129,15 @@ class Samples:
     valid_prob: Tensor | None
 
 
+Stage = Callable[[str], AbstractContextManager[None]]
+"""Enclose a named part of the work, for example to time it."""
+
+
+def no_stage(name: str) -> AbstractContextManager[None]:
+    """Enclose nothing."""
+    return nullcontext()
+
+
 BatchPart = TypeVar("BatchPart", bound=Any)  # a dataclass of tensors
 
 
@@ -167,30 +178,43 @@ class Mu0(nn.Module):
         """Recompute activations in the backward pass instead of keeping them."""
         self.vlm.gradient_checkpointing = self.expert.gradient_checkpointing = enabled
 
-    def encode(self, scene: Scene, *, hidden: bool = False) -> Prefix:
+    def encode(self, scene: Scene, *, hidden: bool = False, stage: Stage = no_stage) -> Prefix:
         """Read images and text, once for all queries about them.
 
         Args:
             scene: The scenes.
             hidden: Whether the last text layer's output is wanted (action experts read it).
+            stage: Encloses image_tower, depth_tower (if there is depth), prefix (text layers and
+                what the expert makes of their keys and values) and dino.
         """
         _check_scene(scene)
         width, height = self.config.resize_imgs_with_padding
-        image = prepare(scene.image, width, height)
-        blocks = [(self.vlm.embed_image(image), None), *self._depth_block(scene)]
-        blocks.append((self.vlm.embed_text(scene.tokens), scene.token_valid))
-        valid = torch.cat([_full_mask(block, mask) for block, mask in blocks], dim=1)
-        embeddings = torch.cat([block for block, _ in blocks], dim=1) * self.vlm.embedding_scale
-        used = valid.any(0)
-        if not bool(used.all()):
-            embeddings, valid = embeddings[:, used], valid[:, used]
-        n_layers = self.config.num_vlm_layers if hidden else self.expert.vlm_layers
-        passed = self.vlm(embeddings, valid, n_layers=n_layers, hidden=hidden)
+        with stage("image_tower"):
+            image = prepare(scene.image, width, height)
+            blocks: list[tuple[Tensor, Tensor | None]] = [(self.vlm.embed_image(image), None)]
+        if scene.depth is not None:
+            with stage("depth_tower"):
+                blocks += self._depth_block(scene)
+        with stage("prefix"):
+            blocks.append((self.vlm.embed_text(scene.tokens), scene.token_valid))
+            valid = torch.cat([_full_mask(block, mask) for block, mask in blocks], dim=1)
+            embeddings = torch.cat([block for block, _ in blocks], dim=1)
+            embeddings = embeddings * self.vlm.embedding_scale
+            used = valid.any(0)
+            if not bool(used.all()):
+                embeddings, valid = embeddings[:, used], valid[:, used]
+            n_layers = self.config.num_vlm_layers if hidden else self.expert.vlm_layers
+            passed = self.vlm(embeddings, valid, n_layers=n_layers, hidden=hidden)
+            memory = self.expert.remember(passed, valid)
+        pixel_features = None
+        if self.dino is not None:
+            with stage("dino"):
+                pixel_features = self.dino(image)
         return Prefix(
-            memory=self.expert.remember(passed, valid),
+            memory=memory,
             embeddings=embeddings,
             valid=valid,
-            pixel_features=None if self.dino is None else self.dino(image),
+            pixel_features=pixel_features,
             image=image if self.config.use_appearance else None,
             hidden=passed.hidden,
         )

@@ -11,12 +11,17 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, unknown_name_message
 from mu0_core.traces import Keypoints, Traces
 from mu0_world_model import checkpoint
-from mu0_world_model.images import PixelFeatures
+from mu0_world_model.execution import (
+    Precision,
+    check_device,
+    memory_errors,
+    number_format,
+    quantise,
+)
 from mu0_world_model.model import Mu0, Prefix, moved
 from mu0_world_model.processor import Processor, load_tokenizer
 from mu0_world_model.statistics import read_statistics
@@ -81,35 +86,40 @@ class Predictor:
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        checkpoint_name: str | Path,
         *,
-        device: torch.device | str = "cpu",
-        precision: str = "float32",
+        device: str = "cpu",
+        precision: str = Precision.FLOAT32,
         n_steps: int | None = None,
     ) -> Self:
-        """Load a checkpoint folder, released or ours, without a network.
+        """Load a checkpoint, released or ours; a folder needs no network.
 
         Args:
-            folder: The folder.
+            checkpoint_name: A folder, or a hub repository ("owner/name").
             device: Where to run.
-            precision: float32, or bfloat16 for tower, text layers, expert and DINOv2 while tokens,
-                heads and integration stay float32.
+            precision: A `Precision`.
             n_steps: Euler steps; None: as in the configuration.
 
         Raises:
-            ConfigError: config.json or the precision is wrong.
+            ConfigError: config.json, the device or the precision is wrong.
             CheckpointError: Weights, statistics or tokenizer are missing or do not fit.
+            ResourceError: The weights do not fit into memory.
         """
-        folder = checkpoint.find(folder)
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision: expected float32 or bfloat16, got {precision!r}")
-        model = checkpoint.load(folder, dtype=torch.float32)
-        if precision == "bfloat16":
-            use_bfloat16(model)
+        if precision not in list(Precision):
+            raise ConfigError(f"precision: {unknown_name_message('format', precision, Precision)}")
+        precision = Precision(precision)
+        check_device(device, precision)
+        folder = checkpoint.find(checkpoint_name)
+        advice = f"the weights of {folder} do not fit; take a lower precision than {precision}"
+        with memory_errors(advice):
+            model = checkpoint.load(folder, dtype=number_format(precision))
+            if precision is Precision.INT8:
+                quantise(model)
+            model.to(device)
         tokenizer = load_tokenizer(folder, model.config)
-        statistics = read_statistics(_statistics_folder(folder))
-        processor = Processor(model.config, statistics, tokenizer)
-        name = folder.resolve().name
+        processor = Processor(model.config, read_statistics(folder), tokenizer)
+        given = Path(checkpoint_name)
+        name = given.resolve().name if given.is_dir() else str(checkpoint_name)
         return cls(model, processor, name=name, device=device, n_steps=n_steps)
 
     @property
@@ -152,67 +162,73 @@ class Predictor:
 
         Raises:
             ShapeError: The keypoints or images do not fit the checkpoint.
+            ResourceError: The memory does not suffice.
         """
-        seconds: dict[str, float] = {}
+        watch = Stopwatch(self.device)
         depth = depth if self.uses_depth else None
-        with _timed(seconds, "preprocess"):
-            points = moved(self.processor.points(keypoints), self.device)
-        prefix = self._prefix(rgb, instruction, depth, seconds)
-        with _timed(seconds, "denoise"):
-            noise = self.model.initial_noise(points, samples, _generator(seed))
-            predicted = self.model.sample(prefix, points, noise, n_steps=self.n_steps)
-            _wait_for(self.device)
-        with _timed(seconds, "decode"):
-            traces = self.processor.traces(
-                predicted,
-                keypoints,
-                instruction=instruction,
-                model=self.name,
-            )
+        advice = (
+            f"{samples} samples of {keypoints.n} keypoints do not fit on {self.device}; lower the "
+            "number of either, or take a lower precision"
+        )
+        with memory_errors(advice):
+            with watch("preprocess"):
+                points = moved(self.processor.points(keypoints), self.device)
+            prefix = self._prefix(rgb, instruction, depth, watch)
+            with watch("denoise"):
+                noise = self.model.initial_noise(points, samples, _generator(seed))
+                predicted = self.model.sample(prefix, points, noise, n_steps=self.n_steps)
+            with watch("decode"):
+                traces = self.processor.traces(
+                    predicted, keypoints, instruction=instruction, model=self.name
+                )
         return replace(
             traces,
-            stage_names=tuple(seconds),
-            stage_seconds=np.array(list(seconds.values()), np.float32),
+            stage_names=tuple(watch.seconds),
+            stage_seconds=np.array(list(watch.seconds.values()), np.float32),
         )
+
+    def forget(self) -> None:
+        """Let go of the kept prefix."""
+        self._kept = None
 
     def _prefix(
         self,
         rgb: NDArray[np.uint8],
         instruction: str,
         depth: NDArray[np.floating] | None,
-        seconds: dict[str, float],
+        watch: "Stopwatch",
     ) -> Prefix:
         """Return the kept prefix if it is of this input, else encode it and keep that."""
-        with _timed(seconds, "preprocess"):
+        with watch("preprocess"):
             key = _fingerprint(rgb, instruction, depth)
             if self._kept is not None and self._kept[0] == key:
                 return self._kept[1]
             scene = moved(self.processor.scene(rgb, instruction, depth), self.device)
-        with _timed(seconds, "prefix"), torch.inference_mode():
-            prefix = self.model.encode(scene)
-            _wait_for(self.device)
+        with torch.inference_mode():
+            prefix = self.model.encode(scene, stage=watch)
         self._kept = (key, prefix)
         return prefix
 
 
-def use_bfloat16(model: Mu0) -> None:
-    """Store and run the large parts in bfloat16; tokens, heads and integration stay float32."""
-    for module in (model.vlm, model.expert):
-        module.to(torch.bfloat16)
-    if isinstance(model.dino, PixelFeatures):
-        nn.Module.to(model.dino.model, torch.bfloat16)
+class Stopwatch:
+    """Add up the time that named stages take, of a device that works on its own too.
 
+    Attributes:
+        seconds: Of each stage so far, in order.
+    """
 
-def _statistics_folder(folder: Path) -> Path:
-    """Return where the statistics of a checkpoint stand: beside its weights, or one level up."""
-    own = folder / "normalizer_stats.json"
-    return folder if own.is_file() else folder.parent
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
 
-
-def _wait_for(device: torch.device) -> None:
-    """Let a device that works on its own finish, so that times are true."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time what is enclosed."""
+        started_s = perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - started_s
 
 
 def _generator(seed: int | None) -> torch.Generator:
@@ -234,11 +250,3 @@ def _fingerprint(
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time spent inside to a stage."""
-    started = perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + perf_counter() - started

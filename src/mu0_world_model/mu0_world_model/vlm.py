@@ -85,15 +85,9 @@ class Vlm(nn.Module):
         text = llama_config(
             width=sizes.text_width, mlp=sizes.text_mlp, sizes=sizes, layers=config.num_vlm_layers
         )
-        vision = _vision_config(sizes)
+        vision = vision_config(sizes)
         self.tower = SmolVLMVisionTransformer(vision)
-        self.connector = SmolVLMConnector(
-            SmolVLMConfig(
-                vision_config=vision.to_dict(),
-                text_config=text.to_dict(),
-                scale_factor=sizes.pixel_shuffle,
-            )
-        )
+        self.connector = SmolVLMConnector(connector_config(sizes, text, vision))
         self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.text_width)
         layers = (LlamaDecoderLayer(text, i) for i in range(config.num_vlm_layers))
         self.layers = nn.ModuleList(layers)
@@ -245,7 +239,7 @@ def llama_config(*, width: int, mlp: int, sizes: VlmConfig, layers: int) -> Llam
     )
 
 
-def _vision_config(sizes: VlmConfig) -> SmolVLMVisionConfig:
+def vision_config(sizes: VlmConfig) -> SmolVLMVisionConfig:
     """Describe the vision tower to transformers."""
     return SmolVLMVisionConfig(
         hidden_size=sizes.vision_width,
@@ -256,4 +250,15 @@ def _vision_config(sizes: VlmConfig) -> SmolVLMVisionConfig:
         patch_size=sizes.patch_size,
         hidden_act="gelu_pytorch_tanh",
         layer_norm_eps=sizes.layer_norm_eps,
+    )
+
+
+def connector_config(
+    sizes: VlmConfig, text: LlamaConfig, vision: SmolVLMVisionConfig
+) -> SmolVLMConfig:
+    """Describe the connector between tower and text layers to transformers."""
+    return SmolVLMConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        scale_factor=sizes.pixel_shuffle,
     )

@@ -6,8 +6,9 @@ import torch
 
 from mu0_core.bspline import render
 from mu0_core.camera import Camera
-from mu0_core.errors import CheckpointError, ConfigError
+from mu0_core.errors import CheckpointError, ConfigError, ResourceError
 from mu0_core.traces import Keypoints
+from mu0_world_model import checkpoint
 from mu0_world_model.baselines import Motion, NearestNeighbours, StraightLinePredictor
 from mu0_world_model.predictor import Predictor
 
@@ -69,7 +70,10 @@ def test_prediction_has_the_input_s_identity(predictor):
         "open the drawer",
     )
     assert traces.model == predictor.name
-    assert traces.stage_names == ("preprocess", "prefix", "denoise", "decode")
+    assert traces.stage_names == (
+        *("preprocess", "image_tower", "depth_tower", "prefix", "dino", "denoise", "decode"),
+    )
+    assert (traces.stage_seconds > 0).all()
     uvz, path = keypoints().camera.project(traces.xyz), render(traces.control_uvz, 32)
     ahead = path[..., 2] > 1e-3  # random weights also send points behind the camera
     assert 100 < ahead.sum() < ahead.size
@@ -92,7 +96,9 @@ def test_seed_decides_and_samples_differ(predictor):
 def test_the_prefix_is_encoded_once_per_image_and_instruction(predictor, monkeypatch):
     calls = []
     encode = predictor.model.encode
-    monkeypatch.setattr(predictor.model, "encode", lambda scene: calls.append(1) or encode(scene))
+    monkeypatch.setattr(
+        predictor.model, "encode", lambda scene, **k: calls.append(1) or encode(scene, **k)
+    )
     rgb, depth = picture(seed=9)
     fresh = predictor.predict(rgb, keypoints(), "a", depth=depth, seed=1)
     kept = predictor.predict(rgb.copy(), keypoints(), "a", depth=depth.copy(), seed=1)
@@ -106,18 +112,53 @@ def test_the_prefix_is_encoded_once_per_image_and_instruction(predictor, monkeyp
     brighter[0, 0, 0] ^= 1
     predictor.predict(brighter, keypoints(), "b")
     assert len(calls) == 4
+    predictor.forget()
+    predictor.predict(brighter, keypoints(), "b")
+    assert len(calls) == 5
 
 
-def test_bfloat16_stays_near_float32(folder, predictor):
+def test_lower_precisions_stay_near_float32(folder, predictor):
     rgb, depth = picture()
+    exact = predictor.predict(rgb, keypoints(), "x", depth=depth, seed=1).control_uvz
+    limits = {"bfloat16": 0.05, "int8": 0.1}
+    for precision, limit in limits.items():
+        low = Predictor.from_pretrained(folder, precision=precision)
+        assert low.model.heads.velocity.weight.dtype == torch.float32
+        near = low.predict(rgb, keypoints(), "x", depth=depth, seed=1).control_uvz
+        assert 0 < np.abs(near - exact).max() < limit * np.abs(exact).max(), precision
     low = Predictor.from_pretrained(folder, precision="bfloat16")
     assert low.model.expert.norm.weight.dtype == torch.bfloat16
-    assert low.model.heads.velocity.weight.dtype == torch.float32
-    a = predictor.predict(rgb, keypoints(), "x", depth=depth, seed=1).control_uvz
-    b = low.predict(rgb, keypoints(), "x", depth=depth, seed=1).control_uvz
-    assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
-    with pytest.raises(ConfigError, match="precision: expected float32 or bfloat16, got 'int8'"):
-        Predictor.from_pretrained(folder, precision="int8")
+
+
+def test_impossible_ways_to_run_are_refused(folder):
+    with pytest.raises(ConfigError, match="unknown format 'int4': known are bfloat16, float32, i"):
+        Predictor.from_pretrained(folder, precision="int4")
+    with pytest.raises(ConfigError, match="device: expected one that torch can use here"):
+        Predictor.from_pretrained(folder, device="nowhere")
+    with pytest.raises(ConfigError, match="precision: int8 needs the device cpu, got 'meta'"):
+        Predictor.from_pretrained(folder, device="meta", precision="int8")
+
+
+def test_without_the_memory_the_error_says_what_to_lower(folder, predictor, monkeypatch):
+    with pytest.raises(ResourceError, match=r"out of memory: 10{13} samples of 4 keypoints do no"):
+        predictor.predict(picture()[0], keypoints(), "", samples=10**13)
+    with monkeypatch.context() as patched:
+
+        def full(*args, **kwargs):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+        patched.setattr(predictor.model, "sample", full)
+        with pytest.raises(ResourceError, match="lower the number of either, or take a lower pr"):
+            predictor.predict(picture()[0], keypoints(), "", samples=2)
+        patched.setattr(checkpoint, "load", full)
+        with pytest.raises(
+            ResourceError, match="weights of .* do not fit; take a lower precision"
+        ):
+            Predictor.from_pretrained(folder)
+        patched.setattr(predictor.model, "sample", lambda *a, **k: int("x"))
+        with pytest.raises(ValueError, match="invalid literal"):
+            predictor.predict(picture()[0], keypoints(), "", samples=2)
+    assert predictor.predict(picture()[0], keypoints(), "").n == 4
 
 
 def test_a_folder_without_statistics_is_refused(golden, tmp_path):
