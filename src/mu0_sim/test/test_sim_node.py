@@ -64,7 +64,7 @@ class Graph:
         self.sim.trigger_activate()
         assert self.sim.state == "active"
 
-    def spin_until(self, predicate, deadline_s=20.0):
+    def spin_until(self, predicate, deadline_s=60.0):
         end_s = time.monotonic() + deadline_s
         while not predicate():
             assert time.monotonic() < end_s, f"nothing happened; got {self.counts}"

@@ -30,7 +30,7 @@ _START_TIMEOUT_S = 120.0
 _SILENCE_TIMEOUT_S = 60.0
 _GOAL_TIMEOUT_S = 30.0
 _CANCEL_TIMEOUT_S = 10.0
-_REFUSAL_S = 0.4
+_SETTLE_S = 0.5  # of simulated time
 _SPIN_S = 0.05
 _ENDS = {
     getattr(ExecuteInstruction.Result, name): name.lower()
@@ -66,6 +66,7 @@ class RolloutGraph:
         action = interface("mu0/execute")
         self._execute = ActionClient(self.node, action.message_type, action.name)
         self._goal: Any = None
+        self._runs = False
         self._commands = commands
         self.now_s: float | None = None
         self.success = False
@@ -129,19 +130,21 @@ class RolloutGraph:
         self._wait(self._execute.server_is_ready, child)
         self._wait(self._clear.service_is_ready, child)
         self._wait(self._clear.call_async(Trigger.Request()).done, child)
+        # The policy must have seen where the reset has put the arm.
+        self._wait(lambda: (self.now_s or 0.0) > self._start_s + _SETTLE_S, child)
         request = ExecuteInstruction.Goal(instruction=instruction, timeout_s=time_limit_s)
         deadline_s = time.monotonic() + _GOAL_TIMEOUT_S
         while True:
-            sent = self._execute.send_goal_async(request)
+            self._runs = False
+            sent = self._execute.send_goal_async(request, feedback_callback=self._on_feedback)
             self._wait(sent.done, child)
             self._goal = sent.result().get_result_async()
             self._handle = sent.result()
-            heard_s = time.monotonic() + _REFUSAL_S
-            while time.monotonic() < heard_s:
-                self.spin()
-            refusal = self._goal.result().result.message if self._goal.done() else ""
-            if not refusal:
+            self._wait(lambda: self._runs or self._goal.done(), child)
+            result = self._goal.result().result if self._goal.done() else None
+            if result is None or result.end_reason != ExecuteInstruction.Result.REFUSED:
                 return
+            refusal = result.message
             if time.monotonic() > deadline_s or not any(word in refusal for word in _NOT_READY):
                 raise Mu0Error(f"the policy refused: {refusal}")
 
@@ -208,9 +211,13 @@ class RolloutGraph:
         for status in message.status:
             figures = {v.key: float(v.value) for v in status.values if _number(v.value)}
             if status.name.endswith("policy"):
-                self.policy_says, self.figures = status.message, figures
+                self.policy_says = status.message
+                self.figures |= figures  # it shows none while it shuts down
             elif "refused_trajectories" in figures:
                 self._n_refused = int(figures["refused_trajectories"])
+
+    def _on_feedback(self, message: Any) -> None:
+        self._runs = True
 
     def _on_arm_motion(self, message: JointTrajectory) -> None:
         motion = trajectory_from_message(message)
