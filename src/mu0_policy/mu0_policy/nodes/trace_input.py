@@ -7,7 +7,7 @@ from tf2_ros import Buffer, TransformListener
 
 from mu0_core.errors import Mu0Error
 from mu0_core.ros.inbox import Latest
-from mu0_core.ros.interfaces import create_subscription
+from mu0_core.ros.interfaces import create_subscription, interface
 from mu0_core.ros.messages import seconds_from_stamp, traces_from_message
 from mu0_msgs.msg import TraceArray
 from mu0_policy.core import PolicyCore
@@ -29,7 +29,8 @@ class TraceInput:
         self._waiting: TraceArray | None = None
         self._newest_s = float("-inf")
         self._buffer = Buffer(node=node)
-        self._listener = TransformListener(self._buffer, node)
+        # A queue as long as the library's would be seconds behind where callbacks are late.
+        self._listener = TransformListener(self._buffer, node, qos=interface("/tf").qos.profile)
         create_subscription(node, "mu0/traces", self._inbox.put, newest=True)
 
     def forget(self) -> None:
