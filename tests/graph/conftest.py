@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -44,12 +45,13 @@ class Launched:
 
     def __init__(self, domain_id, *arguments):
         self.domain_id = domain_id
+        # A file, not a pipe: nobody reads while the nodes run, and a full pipe would stop them.
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             ["ros2", "launch", "mu0_bringup", *arguments],
             env={**os.environ, "ROS_DOMAIN_ID": str(domain_id)},
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
 
@@ -58,10 +60,12 @@ class Launched:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGINT)
         try:
-            return self.process.communicate(timeout=30)[0]
+            self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+        self._said.seek(0)
+        return self._said.read()
 
 
 _domains = iter(range(30 + os.getpid() % 60, 101))
