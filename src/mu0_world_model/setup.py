@@ -29,6 +29,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "benchmark_data = mu0_world_model.benchmark_data:main",
             "train = mu0_world_model.train:main",
             "evaluate = mu0_world_model.evaluate:main",
             "world_model_node = mu0_world_model.nodes.world_model_node:main",

@@ -76,6 +76,17 @@ def small_config(**changes) -> Mu0Config:
     return Mu0Config(**(values | changes))
 
 
+@pytest.fixture(scope="session")
+def readable_config():
+    """Describe small models whose vocabulary has room for a tokenizer of their own."""
+
+    def describe(**changes) -> Mu0Config:
+        config = small_config(**changes)
+        return replace(config, vlm=replace(config.vlm, vocab_size=300))
+
+    return describe
+
+
 @pytest.fixture
 def random_model():
     """Build small models in float64 whose every weight is random and not zero."""
