@@ -18,6 +18,7 @@ _SAMPLES_PER_SEGMENT = 24
 _TOLERANCE = 1e-6
 _REST_VELOCITY = float(np.finfo(np.float32).eps)
 _ENTRY_JUMP_S = 0.05
+_SAME_TIME_S = 1e-6  # messages count in nanoseconds
 
 FloatArray = NDArray[np.float64]
 
@@ -150,7 +151,7 @@ class TrajectoryController:
                 q=self.q[None],
                 start_s=now_s,
             )
-        at_s = np.concatenate(([now_s], self._path.x[self._path.x > now_s]))
+        at_s = np.concatenate(([now_s], self._path.x[self._path.x > now_s + _SAME_TIME_S]))
         # A segment of lines, cubics or quintics follows from as many derivatives at its ends.
         orders = [self._path(at_s, order) for order in range(self._path.c.shape[0] // 2)]
         return JointTrajectory(
