@@ -105,9 +105,11 @@ def _node(
 ) -> Node:
     """Describe one node of the graph; the program is package/executable."""
     package, executable = program.split("/")
-    chosen = [(default, LaunchConfiguration(name)) for name, (default, _) in TOPICS.items()]
-    for name, kind in (("color_image", "compressed"), ("depth_image", "compressedDepth")):
-        chosen.append((f"{TOPICS[name][0]}/{kind}", [LaunchConfiguration(name), f"/{kind}"]))
+    chosen = [(default, LaunchConfiguration(topic)) for topic, (default, _) in TOPICS.items()]
+    chosen += [
+        (f"{TOPICS[topic][0]}/{kind}", [LaunchConfiguration(topic), f"/{kind}"])
+        for topic, kind in (("color_image", "compressed"), ("depth_image", "compressedDepth"))
+    ]
     return Node(
         package=package,
         executable=executable,
