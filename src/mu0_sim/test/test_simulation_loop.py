@@ -193,6 +193,19 @@ def test_step_lock_waits_for_the_answer_to_its_picture():
         running.log.wait_for("camera", 4)
 
 
+def test_commands_answer_only_where_no_traces_come():
+    lock = StepLock(enabled=True, timeout_s=60.0)
+    lock.ask(1.0)
+    lock.answer(1.0, traces=False)
+    assert lock.left_s() <= 0.0
+    lock.ask(1.1)
+    lock.answer(1.1, traces=True)
+    assert lock.left_s() <= 0.0
+    lock.ask(1.2)
+    lock.answer(1.2, traces=False)  # a chunk that begins then by chance
+    assert lock.left_s() > 0.0
+
+
 def test_step_lock_goes_on_after_its_time_out():
     with Running(step_lock=True, timeout_s=0.01) as running:
         running.loop.go_on()
