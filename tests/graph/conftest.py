@@ -26,7 +26,7 @@ class Watcher:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
 
-    def spin_until(self, predicate, timeout_s=60.0):
+    def spin_until(self, predicate, timeout_s=120.0):
         """Spin until the predicate is true; fail the test after the time-out."""
         deadline = time.monotonic() + timeout_s
         while not predicate():
@@ -66,7 +66,7 @@ class Launched:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGINT)
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
