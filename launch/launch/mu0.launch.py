@@ -35,6 +35,7 @@ ARGUMENTS = {
     ),
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
+    "precision": ("float32", "Its number format", ["float32", "bfloat16", "int8"]),
     "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
     "compressed": ("false", "Take the images' /compressed and /compressedDepth", BOOLEANS),
     "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
@@ -85,7 +86,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if value["predictor"] == "model":
         history, traces = _trained(value["checkpoint"])
         tracker, policy = tracker | history, policy | traces
-    model = {name: value[name] for name in ("predictor", "checkpoint", "device")}
+    model = {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
     predictor: dict[str, object] = {**model, "compressed": compressed}
     nodes: list[LaunchDescriptionEntity] = [
         _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),

@@ -374,7 +374,12 @@ def _input_faults(raw: Mapping[str, Any]) -> list[str]:
     if "input_features" not in raw:
         return []
     expected = [RGB_KEY, DEPTH_KEY] if raw.get("use_depth") else [RGB_KEY]
-    given = [k for k, v in raw["input_features"].items() if v.get("type") == "VISUAL"]
+    features = raw["input_features"]
+    if not isinstance(features, Mapping) or not all(
+        isinstance(feature, Mapping) for feature in features.values()
+    ):
+        return [f"input_features: expected cameras with type and shape, got {features!r}"]
+    given = [name for name, feature in features.items() if feature.get("type") == "VISUAL"]
     if given == expected:
         return []
     return [f"input_features: expected the images {expected} in this order, got {given}"]
@@ -387,17 +392,27 @@ def _backbone(kind: str, raw: Mapping[str, Any], search: Sequence[Path]) -> Any:
         return own
     name = raw.get(f"{kind}_model_name", "")
     table: Mapping[str, Any] = KNOWN_VLMS if kind == "vlm" else KNOWN_DINOS
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind}_model_name: expected a text, got {name!r}")
     if name in table:
         return table[name]
     for folder in search:
         path = folder / name / "config.json"
         if name and path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return _vlm_from_hub(content) if kind == "vlm" else _dino_from_hub(content)
+            return _hub_sizes(kind, path)
     raise ConfigError(
         f"{kind}_model_name: {unknown_name_message('backbone', name, table)}; "
         f"no folder of that name in {', '.join(map(str, search)) or 'any search folder'} either"
     )
+
+
+def _hub_sizes(kind: str, path: Path) -> dict[str, Any]:
+    """Read the sizes of a backbone from its own config.json."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _vlm_from_hub(content) if kind == "vlm" else _dino_from_hub(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is no configuration of such a model: {error!r}") from error
 
 
 def _vlm_from_hub(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,11 @@ class Processor:
         return self._squeezed(depth_to_rgb(depth, log_min=low, log_max=high))
 
     def text(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenise instructions: (B, T) int64 tokens and (B, T) bool validity."""
+        """Tokenise instructions: (B, T) int64 tokens and (B, T) bool validity.
+
+        Raises:
+            CheckpointError: The tokenizer is of another checkpoint.
+        """
         prompts = [f"Task: {text.strip() or _NO_INSTRUCTION}\n" for text in instructions]
         encoded = self.tokenizer(
             prompts,
@@ -74,7 +78,13 @@ class Processor:
             max_length=self.config.tokenizer_max_length,
             return_tensors="pt",
         )
-        return encoded["input_ids"], encoded["attention_mask"].bool()
+        tokens, rows = encoded["input_ids"], self.config.vlm.vocab_size
+        if int(tokens.max()) >= rows:
+            raise CheckpointError(
+                f"tokenizer of another checkpoint: got token {int(tokens.max())}, config.json has "
+                f"a vocab_size of {rows}"
+            )
+        return tokens, encoded["attention_mask"].bool()
 
     def scene(
         self, rgb: NDArray[np.uint8], instruction: str, depth: NDArray[np.floating] | None = None
@@ -210,7 +220,12 @@ def load_tokenizer(folder: Path, config: Mu0Config) -> "PreTrainedTokenizerBase"
     candidates = [folder, *([folder.parent / name, folder / name] if name else [])]
     for candidate in candidates:
         if (candidate / "tokenizer.json").is_file():
-            return AutoTokenizer.from_pretrained(candidate)
+            try:
+                return AutoTokenizer.from_pretrained(candidate)
+            except Exception as error:  # the library raises nothing narrower
+                raise CheckpointError(
+                    f"tokenizer: the files in {candidate} cannot be read: {error}"
+                ) from error
     looked = ", ".join(map(str, candidates))
     if not name:
         raise CheckpointError(f"tokenizer: no tokenizer.json in {looked}")

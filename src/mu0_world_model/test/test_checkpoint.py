@@ -1,5 +1,6 @@
 """Checkpoint folders: the released table of names, strict loading, saving and every fault."""
 
+import contextlib
 import json
 import shutil
 
@@ -244,6 +245,37 @@ def test_config_round_trip_and_its_faults(saved):
         config_from_released(raw | {"trace_group_horizon": 3})
     with pytest.raises(ConfigError, match=r"input_features: expected the images"):
         config_from_released(raw | {"use_depth": False})
+
+
+JUNK = (None, "x", -1, 0, 1.5, True, [], {}, [1], {"a": 1}, float("nan"))
+
+
+def test_any_value_of_a_field_is_taken_or_refused(readable_config):
+    """Whatever stands in config.json, there is a configuration or a ConfigError."""
+    raw = config_to_released(readable_config())
+    refused = 0
+    for field in [*raw, "vlm_model_name"]:
+        for junk in JUNK:
+            try:
+                config_from_released(raw | {field: junk})
+            except ConfigError as error:
+                refused += 1
+                assert str(error)
+    assert refused > 5 * len(raw)
+    for backbone in ("vlm_config", "dino_config"):
+        for field in raw[backbone]:
+            for junk in JUNK:
+                with contextlib.suppress(ConfigError):
+                    config_from_released(raw | {backbone: raw[backbone] | {field: junk}})
+
+
+def test_a_broken_configuration_of_a_backbone_is_told(golden, tmp_path):
+    raw = json.loads((golden / "checkpoint" / "config.json").read_text())
+    (tmp_path / "tiny_smolvlm").mkdir()
+    for text, reason in (("{", "JSONDecodeError"), ('{"vision_config": {}}', "KeyError")):
+        (tmp_path / "tiny_smolvlm" / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=f"is no configuration of such a model: {reason}"):
+            config_from_released(raw, search=[tmp_path])
 
 
 def test_released_config_names_its_backbones(golden, caplog):

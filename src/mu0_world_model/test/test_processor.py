@@ -198,6 +198,30 @@ def test_faults_of_statistics_files(golden, tmp_path):
         read_statistics(tmp_path)
 
 
+def test_a_tokenizer_of_another_checkpoint_is_refused(processor):
+    sizes = dataclasses.replace(processor.config.vlm, vocab_size=20)
+    small = dataclasses.replace(processor.config, vlm=sizes)
+    mixed = Processor(small, processor.statistics, processor.tokenizer)
+    with pytest.raises(
+        CheckpointError, match=r"got token \d+, config.json has a vocab_size"
+    ):
+        mixed.text(["open the drawer"])
+
+
+def test_a_broken_tokenizer_is_told(processor, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer: the files in .* cannot be read"):
+        load_tokenizer(tmp_path, processor.config)
+
+
+def test_a_tokenizer_that_cannot_be_had_is_told(processor, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elsewhere = dataclasses.replace(processor.config, vlm_model_name="nobody/nothing")
+    with pytest.raises(CheckpointError, match=r"'nobody/nothing' cannot be had from the hub"):
+        load_tokenizer(tmp_path, elsewhere)
+
+
 def test_a_missing_tokenizer_is_told(processor, tmp_path):
     nameless = dataclasses.replace(processor.config, vlm_model_name="")
     with pytest.raises(CheckpointError, match=r"tokenizer: no tokenizer.json in"):
