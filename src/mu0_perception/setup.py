@@ -18,6 +18,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "extract = mu0_perception.extract.cli:main",
             "keypoint_tracker_node = mu0_perception.nodes.keypoint_tracker_node:main",
         ],
     },
