@@ -43,7 +43,7 @@ class FinderConfig:
     model: str = option(
         "", description="Feature network: a folder, or a name in the local cache; empty: DINO"
     )
-    cells: int = option(10, description="Cells beside each other, where cells are used", low=1)
+    cells: int = option(7, description="Cells beside each other, where cells are used", low=1)
 
     def __post_init__(self) -> None:
         validate(self)

@@ -164,14 +164,16 @@ def _extract_parts(
         state.parts[name] = EPISODE if outcome.written else STILL
         state.caption_failures[name] = list(outcome.caption_failures)
         result.backends = outcome.backends
-        _add(state.figures, "pictures", outcome.n_frames)
-        _add(state.figures, "points", outcome.n_points)
-        _add(state.figures, "duration_s", outcome.duration_s)
-        _add(state.figures, "unreadable_pictures", outcome.unreadable)
+        state.figures[name] = {
+            "pictures": outcome.n_frames,
+            "points": outcome.n_points,
+            "duration_s": outcome.duration_s,
+            "unreadable_pictures": outcome.unreadable,
+        }
         folder.remember(about.name, state)
     state.finished = True
-    state.figures |= {"dropped_pictures": selection.dropped, "gaps": len(selection.gaps_s)}
     folder.remember(about.name, state)
+    result.figures |= {"dropped_pictures": selection.dropped, "gaps": len(selection.gaps_s)}
     result.figures |= {f"{stage}_cpu_s": s for stage, s in clock.seconds.items()}
 
 
@@ -182,7 +184,9 @@ def _prefixed(report: Report, prefix: str) -> Report:
 def _conclude(state: RecordState, result: Result) -> None:
     """Sum up the parts of a recording."""
     result.episodes = [name for name, became in state.parts.items() if became == EPISODE]
-    result.figures |= state.figures
+    for figures in state.figures.values():
+        for name, value in figures.items():
+            result.figures[name] = result.figures.get(name, 0.0) + value
     failed = {name: r for name, r in state.parts.items() if r.startswith("failed")}
     captions = [text for texts in state.caption_failures.values() for text in texts]
     if failed:
@@ -194,7 +198,3 @@ def _conclude(state: RecordState, result: Result) -> None:
         result.status, result.reason = STILL, "nothing moves: no episode"
     elif captions:
         result.reason = f"{len(captions)} captions failed, tried again next time: {captions[0]}"
-
-
-def _add(figures: dict[str, float], name: str, value: float) -> None:
-    figures[name] = figures.get(name, 0.0) + value

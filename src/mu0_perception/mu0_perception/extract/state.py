@@ -28,7 +28,7 @@ class RecordState:
         finished: Whether all parts were looked at.
         parts: For each part "episode", "still" or "failed: reason".
         caption_failures: For each episode without some of its captions, why.
-        figures: Numbers for the summary.
+        figures: For each part, numbers for the summary.
     """
 
     source: str
@@ -36,7 +36,7 @@ class RecordState:
     finished: bool = False
     parts: dict[str, str] = field(default_factory=dict)
     caption_failures: dict[str, list[str]] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class OutFolder:
