@@ -40,6 +40,7 @@ WITHOUT_KEY = {
     "accelerate": "accelerate",
     "av": "av",
     "huggingface_hub": "huggingface-hub",
+    "libusb_package": "libusb-package",
     "mujoco": "mujoco",
     "open3d": "open3d",
     "pink": "pin-pink",

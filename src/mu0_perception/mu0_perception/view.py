@@ -44,7 +44,9 @@ class Viewer:
         self._T_world_camera = inverse(episode.T_camera_world)
         self._slots = {slot.frame: slot for slot in episode.slots()}
         self._server: Any = viser.ViserServer(port=port)
-        self._server.scene.set_up_direction("-y")
+        still = np.allclose(self._T_world_camera[0], np.eye(4))
+        self._server.scene.set_up_direction("-y" if still else "+z")  # a world of its own, or TF's
+        self._traces: Any = None
         gui = self._server.gui
         self._frame = gui.add_slider("frame", 0, episode.n_frames - 1, 1, 0)
         self._by = gui.add_dropdown("colour by", [c.value for c in ColourBy])
@@ -63,13 +65,19 @@ class Viewer:
         xyz, rgb = cloud(episode, frame)
         scene = self._server.scene
         scene.add_point_cloud("/cloud", transform_points(T, xyz), rgb, point_size=0.003)
+        if self._traces is not None:
+            self._traces.remove()
+            self._traces = None
         slot = self._slots.get(frame)
-        points, colour = (
-            (np.zeros((0, 2, 3)), np.zeros((0, 2, 3), np.uint8))
-            if slot is None
-            else segments(episode, slot, ColourBy(self._by.value))
-        )
-        scene.add_line_segments("/traces", transform_points(T, points), colour, line_width=2.0)
+        if slot is not None:
+            points, colour = segments(episode, slot, ColourBy(self._by.value))
+            self._traces = scene.add_line_segments(
+                "/traces",
+                transform_points(T, points),
+                colour,
+                thickness=2.0,
+                thickness_units="screen",
+            )
         self._camera("/camera", frame, np.asarray(episode.images[frame, ::4, ::4]))
         texts = [c.instructions[0] for c in episode.captions_at(frame)]
         self._told.content = "  \n".join(dict.fromkeys(texts)) or "*no caption*"

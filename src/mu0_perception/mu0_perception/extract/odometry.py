@@ -1,6 +1,9 @@
 """Own camera poses from colour and depth: each picture is aligned to a recent key picture."""
 
+import contextlib
+import ctypes
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
+from mu0_core.errors import Mu0Error
 from mu0_core.se3 import inverse, log
 
 FloatArray = NDArray[np.float64]
@@ -92,8 +96,7 @@ class Odometry:
         self, rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], camera: Camera
     ) -> tuple[Any, Any]:
         """Return Open3D's picture and intrinsics at the working size."""
-        import open3d as o3d  # slow to import, and not always needed
-
+        o3d = _open3d()
         step = max(round(camera.width / self._config.width), 1)
         size = (camera.width // step, camera.height // step)
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -110,8 +113,7 @@ class Odometry:
 
     def _aligned(self, source: Any, target: Any, guess: FloatArray) -> FloatArray | None:
         """Return T_target_source, or None if the pictures do not fit together."""
-        import open3d as o3d
-
+        o3d = _open3d()
         options = o3d.pipelines.odometry.OdometryOption(
             depth_diff_max=self._config.max_step_m, depth_max=self._config.max_depth_m
         )
@@ -124,3 +126,26 @@ class Odometry:
             options,
         )
         return np.asarray(T) if found and np.isfinite(T).all() else None
+
+
+@cache
+def _open3d() -> Any:
+    """Import Open3D, which is slow to load and not always needed.
+
+    Its library wants libusb, also where no camera is near; a wheel brings it to machines without.
+
+    Raises:
+        Mu0Error: It cannot be loaded.
+    """
+    with contextlib.suppress(ImportError, OSError, TypeError):
+        import libusb_package
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    try:
+        import open3d
+    except ImportError as error:
+        raise Mu0Error(
+            f"RGB-D odometry: Open3D cannot be loaded: {error}; install the package it wants "
+            "(apt-get install libusb-1.0-0), or record the camera's TF"
+        ) from error
+    return open3d

@@ -67,13 +67,12 @@ def write_video(episode: Episode, path: Path, by: ColourBy) -> None:
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
+            height, width = episode.height + _TEXT_HEIGHT, episode.width
+            stream.width, stream.height = width - width % 2, height - height % 2
             for frame in range(episode.n_frames):
                 picture = draw_frame(episode, frame, slots.get(frame), by)
-                height, width = (side - side % 2 for side in picture.shape[:2])
-                stream.width, stream.height = width, height
-                image = av.VideoFrame.from_ndarray(
-                    np.ascontiguousarray(picture[:height, :width]), format="rgb24"
-                )
+                picture = np.ascontiguousarray(picture[: stream.height, : stream.width])
+                image = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 container.mux(stream.encode(image))
             container.mux(stream.encode())
     except (av.FFmpegError, OSError, ValueError) as error:

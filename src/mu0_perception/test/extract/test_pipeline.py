@@ -9,7 +9,9 @@ from mu0_core.episode import read_episode
 from mu0_core.se3 import inverse, transform_points
 from mu0_perception.extract import cli, validate
 from mu0_perception.extract.odometry import Odometry, OdometryConfig
+from mu0_perception.extract.overlay import ColourBy
 from mu0_perception.extract.sidecar import read_sidecar
+from mu0_perception.view import Viewer, segments
 from mu0_perception.view import main as view
 
 
@@ -66,6 +68,8 @@ def test_a_bag_becomes_an_episode_of_what_moves(film, bag, extract, tmp_path, ca
 
     assert view([str(out / "bag"), "--video", str(tmp_path / "look.mp4")]) == 0
     assert (tmp_path / "look.mp4").stat().st_size > 1000
+    points, colour = segments(episode, episode.slot(0), ColourBy.TIME)
+    assert len(points) == len(colour) > 100 and np.isfinite(points).all()
 
 
 def test_what_is_done_is_kept_and_another_configuration_is_refused(film, bag, extract, capsys):
@@ -157,3 +161,16 @@ def test_odometry_finds_how_the_camera_moved(film, bag, extract):
     true = inverse(film.T_world_camera[0]) @ film.T_world_camera
     assert figures["odometry_lost_pictures"] == 0
     assert np.linalg.norm(poses[-1][:3, 3] - true[-1][:3, 3]) < 0.006
+
+
+@pytest.mark.slow
+def test_the_browser_gets_every_frame(film, bag, extract):
+    _, _, out = extract(bag(film(10)))
+    viewer = Viewer(read_episode(out / "bag"), port=0)
+    try:
+        for frame in (3, 9):
+            viewer._frame.value = frame
+            viewer.show()
+        assert viewer._told.content == "carry the red box"
+    finally:
+        viewer.close()

@@ -13,6 +13,7 @@ from mu0_perception.entities import EntityConfig
 from mu0_perception.extract.captions import (
     CaptionConfig,
     CaptionError,
+    CaptionFrom,
     Chunk,
     RecordedWriter,
     Words,
@@ -136,7 +137,7 @@ def test_a_model_whose_weights_are_absent_is_refused():
 
 def test_a_writer_without_its_settings_is_refused():
     with pytest.raises(ConfigError, match="endpoint"):
-        CaptionConfig(writer="endpoint")
+        CaptionConfig(writer=CaptionFrom.ENDPOINT)
 
 
 def _tracks(xyz, cluster):

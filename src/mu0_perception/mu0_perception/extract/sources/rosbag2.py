@@ -255,6 +255,8 @@ class BagRecording:
             read_until(keys)
             pictures = [found[key] for key in keys]
             found.pop(keys[0])
+            if topics.depth and depth_wanted[i] not in depth_wanted[i + 1 : i + 2]:
+                found.pop(keys[1])
             yield pictures[0], pictures[1] if topics.depth else None
 
     def _decoded(self, reader: AnyReader, connection: Connection, raw: bytes) -> Any | None:
