@@ -89,9 +89,6 @@ def load(kind: str, name: str, what: str) -> tuple[Any, Any]:
             f"{what} {name!r}: needs torch and transformers, which are not installed; "
             "requirements/learning.txt names them"
         ) from error
-    processors = (
-        transformers.AutoProcessor if "ImageText" in kind else transformers.AutoImageProcessor
-    )
     try:
         processors = "AutoProcessor" if "ImageText" in kind else "AutoImageProcessor"
         processor = getattr(transformers, processors).from_pretrained(name, local_files_only=True)

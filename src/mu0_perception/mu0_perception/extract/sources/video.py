@@ -155,7 +155,7 @@ def video_stamps(path: Path) -> FloatArray:
         raise SourceError(f"{path}: not readable as a video: {error}") from error
     if len(times) < _LEAST_FRAMES:
         raise SourceError(f"{path}: a video of {len(times)} pictures with times")
-    return np.unique(np.array(times, np.float64))
+    return np.asarray(np.unique(times), np.float64)
 
 
 def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint8] | None]:
