@@ -113,7 +113,7 @@ class FrameFolder:
 
     def stamps_s(self) -> FloatArray:
         """Return evenly spaced times."""
-        return np.arange(len(self._files)) * self._period_s
+        return np.arange(len(self._files), dtype=np.float64) * np.float64(self._period_s)
 
     def shots(self, indices: Sequence[int]) -> Iterator[Shot | None]:
         """Read pictures."""
@@ -155,7 +155,7 @@ def video_stamps(path: Path) -> FloatArray:
         raise SourceError(f"{path}: not readable as a video: {error}") from error
     if len(times) < _LEAST_FRAMES:
         raise SourceError(f"{path}: a video of {len(times)} pictures with times")
-    return np.asarray(np.unique(times), np.float64)
+    return np.unique(np.array(times)).astype(np.float64)
 
 
 def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint8] | None]:
