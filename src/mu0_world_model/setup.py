@@ -29,7 +29,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "benchmark = mu0_world_model.benchmark:main",
             "benchmark_data = mu0_world_model.benchmark_data:main",
+            "predict = mu0_world_model.predict:main",
             "train = mu0_world_model.train:main",
             "evaluate = mu0_world_model.evaluate:main",
             "world_model_node = mu0_world_model.nodes.world_model_node:main",

@@ -33,6 +33,12 @@ class Watcher:
             assert time.monotonic() < deadline, "waited in vain"
             self._executor.spin_once(timeout_sec=0.1)
 
+    def knows(self, *nodes, namespace="/"):
+        """Say whether nodes are known by name, which comes after their topics."""
+        return {(name, namespace) for name in nodes} <= set(
+            self.node.get_node_names_and_namespaces()
+        )
+
     def close(self):
         """End the node and its context."""
         self._executor.shutdown()

@@ -29,13 +29,10 @@ def graph(launch_sim, launch_beside):
     watcher.node.create_subscription(
         TraceArray, "mu0/traces", watcher.traces.append, Qos.RELIABLE.profile
     )
-
-    def complete():
-        nodes = {name for name, _ in watcher.node.get_node_names_and_namespaces()}
-        return watcher.traces and nodes.issuperset(OWNERS)
-
     try:
-        watcher.spin_until(complete, timeout_s=SLOW_START_S)
+        watcher.spin_until(
+            lambda: watcher.traces and watcher.knows(*OWNERS), timeout_s=SLOW_START_S
+        )
     except AssertionError as error:  # once, and not for each row
         raise AssertionError(f"{error}; {launched.stop()}") from None
     watcher.launched = launched

@@ -25,7 +25,7 @@ def sim(launch_sim):
     """Return the watcher of a simulated Panda without a namespace."""
     _, watcher = launch_sim("robot:=panda", "max_real_time_factor:=0.0")
     publishers = watcher.node.get_publishers_info_by_topic
-    watcher.spin_until(lambda: publishers("/camera/color/image_raw"))
+    watcher.spin_until(lambda: publishers("/camera/color/image_raw") and watcher.knows("sim"))
     return watcher
 
 
@@ -90,8 +90,11 @@ def test_a_robot_goes_where_a_trajectory_sends_it(launch_sim, robot):
 
 def test_a_namespace_moves_everything_but_the_clock(launch_sim):
     _, watcher = launch_sim("namespace:=left")
+    publishers = watcher.node.get_publishers_info_by_topic
     watcher.spin_until(
-        lambda: watcher.node.get_publishers_info_by_topic("/left/camera/color/image_raw")
+        lambda: (
+            publishers("/left/camera/color/image_raw") and watcher.knows("sim", namespace="/left")
+        )
     )
     published = dict(watcher.node.get_publisher_names_and_types_by_node("sim", "/left"))
     shared = {name for name in published if not name.startswith("/left/")}

@@ -72,6 +72,7 @@ class StepLock:
     clock: Clock = time.monotonic
     _asked_s: float = field(default=0.0, init=False)
     _deadline_s: float = field(default=0.0, init=False)
+    _traces_come: bool = field(default=False, init=False)
 
     def ask(self, stamp_s: float) -> None:
         """Begin to wait for an answer to the picture of that simulated time."""
@@ -79,9 +80,13 @@ class StepLock:
             self._asked_s = stamp_s
             self._deadline_s = self.clock() + self.timeout_s
 
-    def answer(self, stamp_s: float) -> None:
-        """End the wait if the answer is to the picture that was asked about, to a microsecond."""
-        if abs(stamp_s - self._asked_s) < 1e-6:
+    def answer(self, stamp_s: float, *, traces: bool) -> None:
+        """End the wait if the answer is to the picture that was asked about, to a microsecond.
+
+        Once traces have come, a command is no answer: it may have a picture's stamp by chance.
+        """
+        self._traces_come |= traces
+        if traces == self._traces_come and abs(stamp_s - self._asked_s) < 1e-6:
             self.release()
 
     def release(self) -> None:

@@ -78,8 +78,8 @@ class SimulationLoop:
         self._post(lambda: self._command(controller, trajectory))
 
     def answer(self, stamp_s: float) -> None:
-        """Tell that the picture of that simulated time has been answered."""
-        self._post(lambda: self._step_lock.answer(stamp_s))
+        """Tell that traces of the picture of that simulated time have come."""
+        self._post(lambda: self._step_lock.answer(stamp_s, traces=True))
 
     # For the thread of the simulation.
 
@@ -138,7 +138,7 @@ class SimulationLoop:
         self._outputs.on_command(controller, None)
         if controller == "arm":
             self._outputs.on_arm_motion(self._control.arm.followed(self._simulation.time_s))
-            self._step_lock.answer(trajectory.start_s)
+            self._step_lock.answer(trajectory.start_s, traces=False)
 
     def _post(self, action: Callable[[], None]) -> None:
         with self._arrival:

@@ -185,12 +185,31 @@ def test_step_lock_waits_for_the_answer_to_its_picture():
         running.log.wait_for("camera", 3)
         assert running.log.of("camera")[-1] == (1.11,)
         assert running.simulation.time_s == pytest.approx(1.11)
+
+
+def test_a_command_with_the_stamp_of_the_picture_answers_too():
+    with Running(step_lock=True) as running:
+        running.loop.go_on()
+        running.log.wait_for("camera", 1)
         robot = running.simulation.robot
         stamped = JointTrajectory(
-            joint_names=robot.arm_joints, times_s=[0.5], q=[robot.home_q], start_s=1.11
+            joint_names=robot.arm_joints, times_s=[0.5], q=[robot.home_q], start_s=1.0
         )
         running.loop.command("arm", stamped)
-        running.log.wait_for("camera", 4)
+        running.log.wait_for("camera", 2)
+
+
+def test_commands_answer_only_where_no_traces_come():
+    lock = StepLock(enabled=True, timeout_s=60.0)
+    lock.ask(1.0)
+    lock.answer(1.0, traces=False)
+    assert lock.left_s() <= 0.0
+    lock.ask(1.1)
+    lock.answer(1.1, traces=True)
+    assert lock.left_s() <= 0.0
+    lock.ask(1.2)
+    lock.answer(1.2, traces=False)  # a chunk that begins then by chance
+    assert lock.left_s() > 0.0
 
 
 def test_step_lock_goes_on_after_its_time_out():

@@ -11,12 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mu0_core.bspline import render
 from mu0_core.camera import Camera
 from mu0_core.errors import ShapeError
 from mu0_core.traces import KeypointSource, Traces
 
 MOVING_M = 0.01
 """A predicted path shorter than this is drawn as standing still, m."""
+MOVING_SHARE = 0.01
+"""Likewise where depth is unknown, of the width of the picture."""
 SHOWN_FROM = 0.5
 """Probability of going on from which a step is drawn; the released value."""
 OTHERS_ALPHA = 0.3
@@ -76,12 +79,7 @@ def shown_lengths(traces: Traces) -> NDArray[np.int64]:
     A trace ends at the first step that is probably over or has no position, and one that hardly
     moves has none.
     """
-    known = (traces.valid_prob >= SHOWN_FROM) & np.isfinite(traces.xyz).all(-1)
-    going_on = np.logical_and.accumulate(known, axis=2)
-    lengths = going_on.sum(axis=2)
-    steps = np.diff(_from_now(traces), axis=2)
-    travelled = np.linalg.norm(np.where(going_on[..., None], steps, 0.0), axis=-1).sum(axis=2)
-    return np.where(travelled >= MOVING_M, lengths, 0)  # an unknown start makes travelled NaN
+    return _lengths(_from_now(traces), traces.valid_prob, MOVING_M)
 
 
 def strips(traces: Traces) -> list[Strip]:
@@ -116,13 +114,19 @@ def dots(traces: Traces) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return traces.current_xyz[known], rgba
 
 
-def overlay(rgb: NDArray[np.uint8], traces: Traces, camera: Camera) -> NDArray[np.uint8]:
+def overlay(
+    rgb: NDArray[np.uint8],
+    traces: Traces,
+    camera: Camera,
+    uv: NDArray[np.floating] | None = None,
+) -> NDArray[np.uint8]:
     """Draw traces, keypoints and the instruction into a picture.
 
     Args:
         rgb: (H, W, 3) uint8, the picture that was predicted from.
         traces: In the frame of the camera.
         camera: Of the picture.
+        uv: (n, 2) px keypoints in the picture; with them, those without depth are drawn too.
 
     Returns:
         (f H, f W, 3) uint8, enlarged by a whole factor f to at least 640 px across, so that lines
@@ -142,6 +146,14 @@ def overlay(rgb: NDArray[np.uint8], traces: Traces, camera: Camera) -> NDArray[n
     larger = camera.resized(*size)
     lengths = shown_lengths(traces)
     paths = _pixels(larger, _from_now(traces))
+    dots_uv = _pixels(larger, traces.current_xyz)
+    if uv is not None:
+        flat = ~np.isfinite(traces.current_xyz).all(-1)
+        flat_uv = _flat_paths(traces, uv)[:, flat]
+        least_px = MOVING_SHARE * camera.width
+        lengths[:, flat] = _lengths(flat_uv, traces.valid_prob[:, flat], least_px)
+        paths[:, flat] = (flat_uv + 0.5) * factor - 0.5
+        dots_uv[flat] = (np.asarray(uv)[flat] + 0.5) * factor - 0.5
     if traces.s > 1:
         others = picture.copy()
         _draw_paths(others, paths[1:], lengths[1:], thickness=1)
@@ -149,7 +161,7 @@ def overlay(rgb: NDArray[np.uint8], traces: Traces, camera: Camera) -> NDArray[n
         picture = cv2.addWeighted(others, shares[0], picture, shares[1], 0.0).astype(np.uint8)
     if traces.s:
         _draw_paths(picture, paths[:1], lengths[:1], thickness=2)
-    _draw_dots(picture, _pixels(larger, traces.current_xyz), traces)
+    _draw_dots(picture, dots_uv, traces)
     _write(picture, traces.instruction or "(no instruction)")
     return picture
 
@@ -158,6 +170,26 @@ def _from_now(traces: Traces) -> NDArray[np.float32]:
     """Put the present position before each trace: (s, n, horizon + 1, 3) m."""
     now = np.broadcast_to(traces.current_xyz, (traces.s, traces.n, 3))
     return np.concatenate([now[:, :, None], traces.xyz], axis=2)
+
+
+def _flat_paths(traces: Traces, uv: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the paths in the picture, which need no depth: (s, n, horizon + 1, 2) px."""
+    now = np.broadcast_to(uv, (traces.s, traces.n, 2))
+    return np.concatenate(
+        [now[:, :, None], render(traces.control_uvz[..., :2], traces.horizon)], 2
+    )
+
+
+def _lengths(
+    paths: NDArray[np.floating], valid_prob: NDArray[np.float32], least: float
+) -> NDArray[np.int64]:
+    """Count the steps (s, n) of paths (s, n, horizon + 1, c) that are drawn."""
+    known = (valid_prob >= SHOWN_FROM) & np.isfinite(paths[:, :, 1:]).all(-1)
+    going_on = np.logical_and.accumulate(known, axis=2)
+    steps = np.diff(paths, axis=2)
+    travelled = np.linalg.norm(np.where(going_on[..., None], steps, 0.0), axis=-1).sum(axis=2)
+    # An unknown start makes travelled NaN.
+    return np.where(travelled >= least, going_on.sum(axis=2), 0)
 
 
 def _pixels(camera: Camera, xyz: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from mu0_core.config import option, validate
 from mu0_core.errors import ConfigError, ResourceError
@@ -86,9 +88,10 @@ def quantise(model: Mu0) -> None:
     """Turn the linear layers of the large parts into 8-bit ones, and what remains to float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch is going to move this to another package
-        for layer in [*model.vlm.tower.encoder.layers, model.vlm.connector, *model.vlm.layers]:
-            _quantise(layer)
-        for layer, joint in zip(model.expert.layers, model.expert.joint, strict=True):
+        for part in [*model.vlm.tower.encoder.layers, model.vlm.connector, *model.vlm.layers]:
+            _quantise(part)
+        expert = cast(list[LlamaDecoderLayer], list(model.expert.layers))
+        for layer, joint in zip(expert, model.expert.joint, strict=True):
             _quantise(layer.mlp)
             # Keys and values of cross layers are made once for a picture; they stay exact.
             _quantise(layer.self_attn, None if joint else ("q_proj", "o_proj"))

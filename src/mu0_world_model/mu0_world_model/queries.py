@@ -31,9 +31,8 @@ def usable(keypoints: Keypoints) -> tuple[Keypoints, Mapping[str, int]]:
     return keypoints.selected(finite & inside) if left_out else keypoints, left_out
 
 
-def grid_uv(camera: Camera) -> NDArray[np.float32]:
+def grid_uv(camera: Camera, columns: int = GRID[0], rows: int = GRID[1]) -> NDArray[np.float32]:
     """Return the centres (n, 2) px of a grid of cells that covers the picture, row by row."""
-    columns, rows = GRID
     u = (np.arange(columns) + 0.5) * camera.width / columns - 0.5
     v = (np.arange(rows) + 0.5) * camera.height / rows - 0.5
     return np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2).astype(np.float32)
@@ -74,8 +73,8 @@ def keypoints_without_past(
     if depth is not None:
         if depth.shape != (camera.height, camera.width):
             raise ShapeError(
-                f"depth image: expected {camera.height} rows of {camera.width} px as "
-                f"camera_info says, got {depth.shape}"
+                f"depth image: expected {camera.height} rows of {camera.width} px as the picture "
+                f"has, got {depth.shape}"
             )
         u, v = np.clip(np.rint(uv), 0, np.array(size) - 1).astype(np.int64).T
         z = depth[v, u]
