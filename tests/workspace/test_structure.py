@@ -42,7 +42,7 @@ WITHOUT_KEY = {
     "huggingface_hub": "huggingface-hub",
     "libusb_package": "libusb-package",
     "mujoco": "mujoco",
-    "open3d": "open3d",
+    "open3d": "open3d-cpu",
     "peft": "peft",
     "pink": "pin-pink",
     "pyarrow": "pyarrow",
