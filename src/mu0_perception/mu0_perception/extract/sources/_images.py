@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core.camera import depth_to_metres
+from mu0_core.compressed import decode_colour, decode_depth
 from mu0_core.errors import ShapeError
-from mu0_perception.compressed import decode_colour, decode_depth
 
 _PLAIN = {
     "rgb8": None,
