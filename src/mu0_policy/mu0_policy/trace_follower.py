@@ -30,6 +30,7 @@ from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_core.errors import TrajectoryError
 from mu0_policy.companions import Companions
+from mu0_policy.progress import Progress
 from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
 
 FloatArray = NDArray[np.float64]
@@ -71,6 +72,15 @@ class FollowerConfig:
     )
     step_back_m: float = option(
         0.08, description="Way back along the hand after a grasp on nothing", unit="m", low=0.0
+    )
+    stuck_m: float = option(
+        0.02, description="Size of the place in which the tool gets stuck", unit="m", low=0.0
+    )
+    stuck_s: float = option(
+        4.0,
+        description="Time there, while the motion should go on, after which it plans anew",
+        unit="s",
+        low=0.5,
     )
     done_m: float = option(
         0.02, description="Way that is left when a load counts as brought", unit="m", low=0.0
@@ -154,12 +164,19 @@ class TraceFollower:
     _since_s: float = field(default=-np.inf, init=False)
     _n_done: int = field(default=0, init=False)
     _companions: Companions = field(default_factory=Companions, init=False)
+    _progress: Progress = field(init=False)
+    _grasped_at: FloatArray | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._progress = Progress(self.config.stuck_m, self.config.stuck_s)
 
     def reset(self) -> None:
         """Forget the task."""
         self.phase, self.reason, self.valid_prob = Phase.WAIT, "no prediction yet", 1.0
         self._reading, self._since_s, self._n_done = None, -np.inf, 0
         self._companions.forget()
+        self._progress.forget()
+        self._grasped_at = None
 
     def step(self, state: RobotState, prediction: Prediction | None) -> ToolPlan | None:
         """Take a new prediction, if there is one, and decide.
@@ -167,6 +184,8 @@ class TraceFollower:
         Returns:
             What to do from now on, None to go on as before.
         """
+        if self._is_stuck(state):
+            return self._begin_anew(state, "does not get on: opens, goes back and plans anew")
         plan = None
         if prediction is not None and prediction.stamp_s >= self._since_s:
             plan = self._on_prediction(state, prediction)
@@ -244,6 +263,7 @@ class TraceFollower:
         if state.gripper_share >= self.config.shut_share:
             return self._begin_anew(state, "the fingers closed on nothing: opens and plans anew")
         self._reading, self._n_done = None, 0
+        self._grasped_at = state.T_base_tool[:3, 3].copy()
         return self._enter(Phase.CARRY, "the fingers hold something", close=True)
 
     def _watch_load(self, state: RobotState) -> ToolPlan | None:
@@ -266,7 +286,8 @@ class TraceFollower:
 
     def _begin_anew(self, state: RobotState, reason: str) -> ToolPlan:
         """Open, and look again from a little back: from here the same would come once more."""
-        self._reading, self._n_done = None, 0
+        self._reading, self._n_done, self._grasped_at = None, 0, None
+        self._progress.forget()
         self._since_s = state.now_s + self.gripper_s
         self.phase, self.reason = Phase.APPROACH, reason
         back = state.T_base_tool_ahead.copy()
@@ -312,6 +333,22 @@ class TraceFollower:
         gripper = prediction.on_gripper
         left = shifts(prediction.current_xyz[gripper], prediction.xyz[gripper, :n_valid])
         return n_valid == 0 or (self.phase is Phase.CARRY and left[-1] < self.config.done_m)
+
+    def _is_stuck(self, state: RobotState) -> bool:
+        """Say whether the tool stays where it is though the motion should go on.
+
+        What has been carried away from its place is never let go for that.
+        """
+        place = state.T_base_tool[:3, 3]
+        carries = self.phase is Phase.CARRY and self._grasped_at is not None
+        if not (self.phase is Phase.APPROACH or carries):
+            self._progress.forget()
+            return False
+        stuck = self._progress.stuck(state.now_s, place) and self._n_done == 0
+        if stuck and carries:
+            assert self._grasped_at is not None
+            return bool(np.linalg.norm(place - self._grasped_at) < self.config.stuck_m)
+        return stuck
 
     def _is_over(self, state: RobotState) -> bool:
         return state.path_ended and self._n_done >= self.config.done_predictions

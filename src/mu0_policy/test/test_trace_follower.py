@@ -183,3 +183,42 @@ def test_reset_forgets_the_task(follower, scene):
     assert follower.phase is Phase.WAIT
     prediction, _ = scene()
     assert follower.step(robot(prediction), prediction).phase is Phase.APPROACH
+
+
+def stays(follower, scene, seconds, *, at=None, share=0.0, **options):
+    """Feed predictions twice a second while the tool stays; return the plans."""
+    plans = []
+    for i in range(round(2 * seconds)):
+        now_s = 10.0 + 0.5 * i
+        prediction, _ = scene(stamp_s=now_s - 0.1, **options)
+        plans.append(follower.step(robot(prediction, now_s, at=at, share=share), prediction))
+    return [plan for plan in plans if plan is not None]
+
+
+def test_an_approach_that_does_not_get_on_steps_back(follower, scene):
+    plans = stays(follower, scene, 3.0)
+    assert all("does not get on" not in plan.reason for plan in plans)
+    plans = stays(follower, scene, 6.0)
+    again = next(plan for plan in plans if "does not get on" in plan.reason)
+    assert again.phase is Phase.APPROACH and not again.close and len(again.poses) == 1
+
+
+def test_a_grasp_that_does_not_come_off_the_ground_is_given_up(follower, scene):
+    _, grasp = grasped(follower, scene)
+    plans = stays(follower, scene, 6.0, at=grasp, share=0.5, held=True, before=0)
+    assert any("does not get on" in plan.reason and not plan.close for plan in plans)
+
+
+def test_what_is_carried_is_never_let_go_for_standing_still(follower, scene):
+    _, grasp = grasped(follower, scene)
+    away = np.add(grasp, [0.0, 0.0, 0.1])
+    plans = stays(follower, scene, 12.0, at=away, share=0.5, held=True, before=0)
+    assert all(plan.close for plan in plans)
+    assert follower.phase is Phase.CARRY
+
+
+def test_a_pause_is_no_lack_of_progress(follower, scene):
+    stays(follower, scene, 2.0)
+    prediction, _ = scene(stamp_s=99.9)
+    plan = follower.step(robot(prediction, 100.0), prediction)
+    assert "does not get on" not in plan.reason
