@@ -48,7 +48,7 @@ class Viewer:
         self._server.scene.set_up_direction("-y" if still else "+z")  # a world of its own, or TF's
         self._traces: Any = None
         gui = self._server.gui
-        self._frame = gui.add_slider("frame", 0, episode.n_frames - 1, 1, 0)
+        self._frame: Any = gui.add_slider("frame", 0, episode.n_frames - 1, 1, 0)
         self._by = gui.add_dropdown("colour by", [c.value for c in ColourBy])
         self._play = gui.add_checkbox("play", False)
         self._told = gui.add_markdown("")

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import cv2
@@ -65,7 +66,8 @@ def write_video(episode: Episode, path: Path, by: ColourBy) -> None:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     try:
         with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
+            frame_rate = Fraction(rate).limit_denominator(1000)
+            stream = cast(av.VideoStream, container.add_stream(codec, rate=frame_rate))
             stream.pix_fmt = "yuv420p"
             height, width = episode.height + _TEXT_HEIGHT, episode.width
             stream.width, stream.height = width - width % 2, height - height % 2

@@ -186,7 +186,7 @@ def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint
                     return
                 if abs(frame.time - stamps[next_wanted]) <= tolerance:
                     next_wanted += 1
-                    yield frame.to_ndarray(format="rgb24")
+                    yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     except (av.FFmpegError, OSError):
         pass  # damaged from here on
     yield from [None] * (len(stamps) - next_wanted)
