@@ -14,10 +14,13 @@ setup(
     zip_safe=True,
     maintainer="mu0 for ROS 2 maintainers",
     maintainer_email="maintainers@mu0-ros.dev",
-    description="Live keypoints on objects and gripper: selection, tracking in 3D, history.",
+    description="Live keypoints on objects and gripper; TraceExtract: recordings to episodes.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "extract = mu0_perception.extract.cli:main",
+            "validate = mu0_perception.extract.validate:main",
+            "view = mu0_perception.view:main",
             "keypoint_tracker_node = mu0_perception.nodes.keypoint_tracker_node:main",
         ],
     },

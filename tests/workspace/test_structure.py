@@ -38,16 +38,22 @@ ROSDEP_KEYS = {
 # Without a rosdep key: requirements/ brings them, and the manifests say so in a comment.
 WITHOUT_KEY = {
     "accelerate": "accelerate",
+    "av": "av",
     "huggingface_hub": "huggingface-hub",
+    "libusb_package": "libusb-package",
     "mujoco": "mujoco",
+    "open3d": "open3d-cpu",
     "peft": "peft",
     "pink": "pin-pink",
+    "pyarrow": "pyarrow",
     "qpsolvers": "pin-pink",
+    "ray": "ray",
     "robosuite": "robosuite",
     "ruckig": "ruckig",
     "safetensors": "safetensors",
     "tensorboard": "tensorboard",
     "tokenizers": "tokenizers",
+    "viser": "viser",
 }
 ROS_ONLY = re.compile(r"rclpy|launch(_ros)?|message_filters|cv_bridge|tf2_ros|\w+_(msgs|srvs)")
 
@@ -128,7 +134,7 @@ def test_the_manifest_names_what_is_imported(package):
 
 
 def test_what_has_no_key_is_in_the_requirements():
-    names = ("python", "learning")
+    names = ("python", "learning", "ray")
     requirements = "".join((ROOT / f"requirements/{name}.txt").read_text() for name in names)
     used = set().union(*(_third_party(_sources(package)) for package in PACKAGES))
     for name in used & WITHOUT_KEY.keys():

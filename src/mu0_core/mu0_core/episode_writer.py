@@ -3,13 +3,13 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import ArrayLike, NDArray
 
 from mu0_core.camera import Camera
@@ -121,6 +121,7 @@ def write_episode(
     meta: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    finish: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write an episode; it appears complete under its path, or not at all.
 
@@ -133,6 +134,8 @@ def write_episode(
         meta: Metadata of the source, for `meta.json`.
         provenance: What made the episode (program, version, seed, recording), for the manifest.
         overwrite: Whether to replace an episode that is there.
+        finish: Is called with the complete folder before it is put in place, to add files of the
+            caller's own.
 
     Returns:
         The path.
@@ -161,6 +164,8 @@ def write_episode(
             _write_json(folder / "meta.json", meta)
         manifest = _manifest(folder, recording, options, slots, dict(provenance or {}))
         _write_json(folder / MANIFEST_FILE, manifest)
+        if finish is not None:
+            finish(folder)
         _check_target(path, overwrite)
         _put_in_place(folder, path)
     finally:
@@ -257,10 +262,11 @@ def _write_frames(folder: Path, recording: Recording) -> None:
         ("images", recording.images, np.uint8),
         ("depth", recording.depth, np.float16),
     ):
-        target = open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=source.shape)
-        for stored, picture in zip(target, source, strict=True):
-            stored[...] = picture
-        target.flush()
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": source.shape}
+        with (folder / f"{name}.npy").open("wb") as file:
+            write_array_header_1_0(file, header)
+            for picture in source:
+                file.write(np.ascontiguousarray(picture, dtype).tobytes())
     if recording.stamps is not None:
         np.save(folder / "stamps.npy", np.asarray(recording.stamps, np.float64))
 
@@ -348,7 +354,8 @@ def _layout_faults(recording: Recording) -> list[str]:
     for name, (kinds, value, shapes) in expected.items():
         if value is None:
             continue
-        array = np.asanyarray(value)
+        # What reads its pictures from a file one by one is not to be read whole.
+        array: Any = value if hasattr(value, "dtype") else np.asanyarray(value)
         if array.shape not in shapes or array.dtype.kind not in kinds:
             wanted = " or ".join(str(shape) for shape in shapes)
             kind = {"f": "float", "b": "bool", "iu": "integer"}[kinds]

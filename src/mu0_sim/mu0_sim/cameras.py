@@ -35,6 +35,23 @@ class CameraFrame:
     time_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BodyFrame:
+    """Hold what is truly seen at one instant.
+
+    Attributes:
+        names: Of all bodies, by number.
+        index: (H, W) int32 number of the body that each pixel shows, -1 = none.
+        depth_m: (H, W) float32 exact depth, m, NaN = none.
+        T_world_body: (b, 4, 4) poses of all bodies.
+    """
+
+    names: tuple[str, ...]
+    index: NDArray[np.int32]
+    depth_m: NDArray[np.float32]
+    T_world_body: NDArray[np.float64]
+
+
 def scene_camera(width: int, height: int) -> Camera:
     """Return the intrinsics of the scene's camera for a picture size in pixels."""
     return Camera.from_fovy(FOVY_RAD, width, height)
@@ -86,6 +103,37 @@ class SceneRenderer:
         Raises:
             Mu0Error: Called from another thread than the one that made the renderer.
         """
+        return self._draw()
+
+    def render_bodies(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Say which body each pixel shows.
+
+        Returns:
+            (H, W) number of the body in the model, -1 where there is none, and exact depth as
+            `render`.
+
+        Raises:
+            Mu0Error: As `render`.
+        """
+        flags = (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR)
+        for flag in flags:
+            self._scene.flags[flag] = True
+        try:
+            colours, depth_m = self._draw()
+        finally:
+            for flag in flags:
+                self._scene.flags[flag] = False
+        drawn = colours.astype(np.int32) @ (1, 256, 65536) - 1  # number of the shape drawn
+        shapes = self._scene.geoms[: self._scene.ngeom]
+        is_geom = int(mujoco.mjtObj.mjOBJ_GEOM)
+        body_of = np.full(self._scene.ngeom + 1, -1, np.int32)  # the last one: nothing drawn
+        for shape in shapes:
+            if shape.objtype == is_geom and shape.segid >= 0:
+                body_of[shape.segid] = self._world.model.geom_bodyid[shape.objid]
+        return body_of[drawn], depth_m
+
+    def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Draw the scene as its flags say."""
         self._check_thread()
         width, height = self._camera.width, self._camera.height
         viewport = mujoco.MjrRect(0, 0, width, height)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, unknown_name_message
-from mu0_sim.cameras import CameraFrame, DepthSensor, SceneRenderer, scene_camera
+from mu0_sim.cameras import BodyFrame, CameraFrame, DepthSensor, SceneRenderer, scene_camera
 from mu0_sim.robots import ROBOTS, RobotSpec, load_robot
 from mu0_sim.tasks import TASK_NAMES, Scene, lifted_cubes, make_scene
 from mu0_sim.truth import Truth
@@ -109,7 +109,7 @@ class Simulation:
         camera: Intrinsics of the camera.
         T_world_base: (4, 4) pose of base_link in world.
         T_world_camera: (4, 4) pose of the camera's optical frame (REP-103) in world, constant
-            within an episode.
+            within an episode unless it is moved.
         dt_s: Duration of one physics step.
     """
 
@@ -204,12 +204,7 @@ class Simulation:
             ConfigError: There is no working off-screen OpenGL.
             Mu0Error: Called from another thread than before.
         """
-        if self._renderer is not None and self._renderer.world is not self._world:
-            self.close()
-        if self._renderer is None:
-            self._renderer = SceneRenderer(self._world, self.camera, shadows=self.config.shadows)
-        self._world.refresh()
-        rgb, depth_m = self._renderer.render()
+        rgb, depth_m = self._ready_renderer().render()
         if self._depth_sensor is not None:
             depth_m = self._depth_sensor.degrade(depth_m, self._sensor_rng)
         return CameraFrame(
@@ -219,6 +214,34 @@ class Simulation:
             T_world_camera=self.T_world_camera,
             time_s=self.time_s,
         )
+
+    def render_bodies(self) -> BodyFrame:
+        """Say which body each pixel shows, how far it is, and where all bodies are.
+
+        For scoring only; raises what `render` raises.
+        """
+        index, depth_m = self._ready_renderer().render_bodies()
+        names = self._world.body_names()
+        return BodyFrame(
+            names=names,
+            index=index,
+            depth_m=depth_m,
+            T_world_body=np.stack([self._world.body_pose(name) for name in names]),
+        )
+
+    def move_camera(self, T_world_camera: NDArray[np.float64]) -> None:
+        """Put the camera's optical frame somewhere else in world, until the next reset."""
+        self._world.move_camera(T_world_camera)
+        self.T_world_camera = self._world.camera_pose()
+
+    def _ready_renderer(self) -> SceneRenderer:
+        """Return the renderer of the running scene, with bodies where they are now."""
+        if self._renderer is not None and self._renderer.world is not self._world:
+            self.close()
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self._world, self.camera, shadows=self.config.shadows)
+        self._world.refresh()
+        return self._renderer
 
     def robot_description(self) -> str:
         """Return the robot's URDF."""

@@ -129,6 +129,18 @@ class World:
         R_world_optical = camera.xmat.reshape(3, 3) * (1.0, -1.0, -1.0)  # MuJoCo: y up, z back
         return make_transform(R_world_optical, camera.xpos)
 
+    def move_camera(self, T_world_camera: NDArray[np.float64]) -> None:
+        """Put the camera's optical frame (REP-103) somewhere else in world."""
+        camera = self.model.camera(CAMERA)
+        R_world_camera = T_world_camera[:3, :3] * (1.0, -1.0, -1.0)
+        mujoco.mju_mat2Quat(camera.quat, np.ascontiguousarray(R_world_camera).ravel())
+        camera.pos[:] = T_world_camera[:3, 3]
+        self.refresh()
+
+    def body_names(self) -> tuple[str, ...]:
+        """Name all bodies by their number in the model."""
+        return tuple(self.model.body(i).name for i in range(self.model.nbody))
+
     def refresh(self) -> None:
         """Bring the poses of bodies up to the current joint positions."""
         mujoco.mj_kinematics(self.model, self.data)

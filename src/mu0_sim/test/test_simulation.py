@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mu0_core.errors import ConfigError, Mu0Error
+from mu0_core.se3 import make_transform
 from mu0_sim.robots import ROBOTS
 from mu0_sim.simulation import Simulation, SimulationConfig
 from mu0_sim.tasks import LIFTED_M
@@ -173,6 +174,30 @@ def test_depth_noise_is_seeded_and_leaves_holes():
     assert np.array_equal(frames[0], frames[1], equal_nan=True)
     assert not np.array_equal(*frames[0], equal_nan=True)
     assert 0.0 < np.isnan(frames[0][0]).mean() < 0.5
+
+
+def test_bodies_are_seen_where_they_are(simulation):
+    frame, bodies = simulation.render(), simulation.render_bodies()
+    np.testing.assert_array_equal(bodies.depth_m, frame.depth_m)
+    cube = bodies.names.index("red_cube")
+    v, u = np.nonzero(bodies.index == cube)
+    assert len(v) > 4
+    assert (frame.rgb[v, u, 0] > frame.rgb[v, u, 2]).all()
+    truth = simulation.truth().T_world_body["red_cube"]
+    np.testing.assert_allclose(bodies.T_world_body[cube], truth)
+    again = simulation.render()
+    np.testing.assert_array_equal(again.rgb, frame.rgb)
+
+
+def test_the_camera_can_be_moved_until_the_next_reset(simulation):
+    home = simulation.T_world_camera.copy()
+    goal = make_transform(home[:3, :3], home[:3, 3] + [0.0, 0.0, 0.1])
+    before = simulation.render()
+    simulation.move_camera(goal)
+    np.testing.assert_allclose(simulation.T_world_camera, goal, atol=1e-12)
+    assert not np.array_equal(simulation.render().rgb, before.rgb)
+    simulation.reset()
+    np.testing.assert_allclose(simulation.T_world_camera, home)
 
 
 def test_rendering_stays_on_its_thread_over_a_reset(simulation):

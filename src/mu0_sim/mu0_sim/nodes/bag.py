@@ -33,12 +33,19 @@ class BagTape:
         path: Folder of the bag.
         plan: Its commands are recorded at the start.
         storage: File format inside the bag.
+        moving_camera: Whether the camera moves.
     """
 
     def __init__(
-        self, path: Path, plan: LiftPlan, *, storage: StoragePlugin = StoragePlugin.MCAP
+        self,
+        path: Path,
+        plan: LiftPlan,
+        *,
+        storage: StoragePlugin = StoragePlugin.MCAP,
+        moving_camera: bool = False,
     ) -> None:
         self._path = path
+        self._moving_camera = moving_camera
         self._plan = plan
         path.parent.mkdir(parents=True, exist_ok=True)
         # Files in a bag are named after its folder, so only the folder around it is temporary.
@@ -50,7 +57,9 @@ class BagTape:
 
     def on_reset(self, simulation: Simulation) -> None:
         """Record description, fixed transforms and commands."""
-        self._scene = SceneMessages(simulation.robot_description(), link_tf=True)
+        self._scene = SceneMessages(
+            simulation.robot_description(), link_tf=True, moving_camera=self._moving_camera
+        )
         self._write(self._scene.of_episode(simulation), simulation.time_s)
         commands = {
             "arm_controller/joint_trajectory": trajectory_message(self._plan.arm),

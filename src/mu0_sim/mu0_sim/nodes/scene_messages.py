@@ -41,21 +41,22 @@ class SceneMessages:
         description: URDF of the robot.
         link_tf: Whether to give the transforms of the robot's links too; without, somebody else
             (robot_state_publisher) makes them of the description and the joint states.
+        moving_camera: Whether the camera moves, so that its pose belongs to every instant.
     """
 
-    def __init__(self, description: str, *, link_tf: bool) -> None:
+    def __init__(self, description: str, *, link_tf: bool, moving_camera: bool = False) -> None:
         self._description = description
+        self._moving_camera = moving_camera
         self._link_tf = link_tf
         self._fixed_links = _fixed_links(description)
 
     def of_episode(self, simulation: Simulation) -> Messages:
         """Return what holds for a whole episode: description and fixed transforms."""
         stamp = messages.stamp_from_seconds(simulation.time_s)
-        T_world_link = simulation.T_world_camera @ se3.inverse(_T_LINK_OPTICAL)
         links = {
             BASE_FRAME: (WORLD_FRAME, simulation.T_world_base),
-            CAMERA_FRAME: (WORLD_FRAME, T_world_link),
             OPTICAL_FRAME: (CAMERA_FRAME, _T_LINK_OPTICAL),
+            **({} if self._moving_camera else _camera_link(simulation)),
             **self._links(simulation, fixed=True),
         }
         return {
@@ -73,8 +74,11 @@ class SceneMessages:
                 state.names, state.q, state.qd, state.effort, stamp=stamp
             ),
         }
-        if self._link_tf:
-            found["/tf"] = _tf_message(self._links(simulation, fixed=False), stamp)
+        links = self._links(simulation, fixed=False)
+        if self._moving_camera:
+            links |= _camera_link(simulation)
+        if links:
+            found["/tf"] = _tf_message(links, stamp)
         return found
 
     def of_camera(self, frame: CameraFrame, *, success: bool) -> Messages:
@@ -101,6 +105,12 @@ class SceneMessages:
             for link, placed in simulation.link_transforms().items()
             if (link in self._fixed_links) == fixed
         }
+
+
+def _camera_link(simulation: Simulation) -> Links:
+    """Return where the camera's link is."""
+    T_world_link = simulation.T_world_camera @ se3.inverse(_T_LINK_OPTICAL)
+    return {CAMERA_FRAME: (WORLD_FRAME, T_world_link)}
 
 
 def poses_of(simulation: Simulation) -> Messages:

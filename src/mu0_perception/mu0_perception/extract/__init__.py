@@ -1,0 +1,1 @@
+"""TraceExtract: recordings in, training episodes out."""

@@ -1,0 +1,127 @@
+"""Own which points move: in the world, beyond noise, and not only in a tracker's opinion.
+
+A track may slide over a surface that stands still, along the edge of what passes before it. So
+each point is also tried as one at rest: where the pictures go on showing it in its old place after
+its track has left, it never moved.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d, median_filter, minimum_filter1d
+
+from mu0_core.config import option, validate
+from mu0_perception.extract.sight import look
+from mu0_perception.extract.tracks import Tracks
+from mu0_perception.following import FollowConfig
+from mu0_perception.frame import RgbdFrame
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionConfig:
+    """Say which points move."""
+
+    min_travel_m: float = option(
+        0.02, description="Distance a point must travel", unit="m", low=0.001
+    )
+    noise: float = option(
+        4.0, description="Distance a point must travel, in standard deviations of depth", low=0.0
+    )
+    depth_sigma_m: float = option(
+        0.002, description="Deviation of depth at 1 m; grows with its square", unit="m", low=0.0
+    )
+    still_share: float = option(
+        0.5,
+        description="Share of pictures, after a track left, that show the point in its old place",
+        low=0.0,
+        high=1.0,
+    )
+    smooth: int = option(5, description="Pictures that positions are smoothed over", low=1)
+    future: int = option(128, description="Pictures ahead in which a point must move", low=1)
+    past: int = option(32, description="Pictures back in which it may have moved instead", low=0)
+    min_seen: int = option(4, description="Pictures a point must be seen in", low=2)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def find_moving(
+    tracks: Tracks,
+    frames: Sequence[RgbdFrame],
+    config: MotionConfig,
+    follow: FollowConfig,
+    *,
+    trusted: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Say (T, n) which points move around each picture.
+
+    Args:
+        tracks: Of all points.
+        frames: The pictures.
+        config: What counts as motion.
+        follow: When a surface is a point's.
+        trusted: (n,) points whose motion is known, and not only tracked.
+    """
+    travel = _smoothed(tracks, config.smooth)
+    limit = np.maximum(
+        config.min_travel_m, config.noise * config.depth_sigma_m * _square(frames, tracks)
+    )
+    extent = _extent(travel, 0, len(frames))[0]
+    moves = (extent > limit) & (tracks.visible.sum(axis=0) >= config.min_seen)
+    doubtful = np.flatnonzero(moves & ~trusted)
+    moves[doubtful] &= ~_stands_still(
+        tracks.part(doubtful), frames, limit[doubtful], config, follow
+    )
+    around = _extent(travel, config.past, config.future)
+    exists = np.isfinite(tracks.xyz_world).all(axis=-1)
+    return exists & moves & (around > limit)
+
+
+def _stands_still(
+    tracks: Tracks,
+    frames: Sequence[RgbdFrame],
+    limit: FloatArray,
+    config: MotionConfig,
+    follow: FollowConfig,
+) -> NDArray[np.bool_]:
+    """Say (n,) which points are still shown where they were proposed, though tracks left."""
+    start = tracks.xyz_world[tracks.born, np.arange(tracks.n)]
+    sight = look(frames, start, tracks.colour, follow)
+    left = np.linalg.norm(tracks.xyz_world - start, axis=-1) > limit
+    there = np.sum(sight.there & left, axis=0)
+    away = np.sum(sight.gone & left, axis=0)
+    return np.asarray(there > config.still_share * np.maximum(there + away, 1))
+
+
+def _square(frames: Sequence[RgbdFrame], tracks: Tracks) -> FloatArray:
+    """Return the squared distance (n,) m^2 of points from the first camera, for noise."""
+    centre = frames[0].T_fixed_camera[:3, 3]
+    with np.errstate(all="ignore"):
+        middle = np.nanmedian(tracks.xyz_world, axis=0)
+    return np.sum((middle - centre) ** 2, axis=-1)
+
+
+def _smoothed(tracks: Tracks, span: int) -> FloatArray:
+    """Return positions (T, n, 3) smoothed over sightings; NaN where not seen."""
+    smooth = np.full_like(tracks.xyz_world, np.nan)
+    for i in range(tracks.n):
+        seen = np.flatnonzero(tracks.visible[:, i])
+        if len(seen):
+            smooth[seen, i] = median_filter(tracks.xyz_world[seen, i], (span, 1), mode="nearest")
+    return smooth
+
+
+def _extent(xyz: FloatArray, past: int, future: int) -> FloatArray:
+    """Return the diagonal (T, n) of the box that holds a track around each picture; 0 if none."""
+    T = len(xyz)
+    past, future = min(past, T - 1), min(future, T - 1)
+    size = past + future + 1
+    options = {"size": size, "axis": 0, "mode": "constant", "origin": past - size // 2}
+    known = np.isfinite(xyz)
+    high = maximum_filter1d(np.where(known, xyz, -np.inf), cval=-np.inf, **options)
+    low = minimum_filter1d(np.where(known, xyz, np.inf), cval=np.inf, **options)
+    return np.linalg.norm(np.maximum(np.nan_to_num(high - low, nan=0.0, neginf=0.0), 0.0), axis=-1)

@@ -1,0 +1,114 @@
+"""Own what is fixed to a robot: points that follow a frame whose pose the recording tells.
+
+No geometry is needed: a point belongs to the frame in which its track stands still. From then on
+its position is as exact as the robot's joints, also where the picture shows it badly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core.config import option, validate
+from mu0_core.se3 import inverse, transform_points
+from mu0_perception.extract.sight import look
+from mu0_perception.extract.tracks import Tracks
+from mu0_perception.following import FollowConfig
+from mu0_perception.frame import RgbdFrame
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotFrameConfig:
+    """Say when a point is fixed to a frame."""
+
+    use: bool = option(True, description="Fix points to the frames of a robot that the source has")
+    spread_m: float = option(
+        0.012, description="Distance a fixed point strays in its frame", unit="m", low=0.0
+    )
+    steady_share: float = option(
+        0.8, description="Share of its sightings that stray no farther", low=0.5, high=1.0
+    )
+    min_travel_m: float = option(
+        0.02,
+        description="Motion of a frame at the point that tells it from rest",
+        unit="m",
+        low=0.0,
+    )
+    min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def fix_to_frames(
+    tracks: Tracks,
+    frames: Sequence[RgbdFrame],
+    T_world_frame: dict[str, FloatArray],
+    config: RobotFrameConfig,
+    follow: FollowConfig,
+) -> tuple[Tracks, NDArray[np.int32], tuple[str, ...]]:
+    """Let tracks that stand still in a moving frame follow it exactly.
+
+    Args:
+        tracks: Of all points.
+        frames: The pictures, for what is visible.
+        T_world_frame: {frame: (T, 4, 4)}; NaN where not known.
+        config: When a point is fixed.
+        follow: When a surface is a point's.
+
+    Returns:
+        The tracks; (n,) which frame each point is fixed to, -1 = none; the names of the frames.
+    """
+    names, poses = _distinct(T_world_frame)
+    fixed = np.full(tracks.n, -1, np.int32)
+    if not config.use or not names:
+        return tracks, fixed, ()
+    local = np.full((tracks.n, 3), np.nan)
+    best = np.full(tracks.n, np.inf)
+    enough = tracks.visible.sum(axis=0) >= config.min_seen
+    seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
+    for index, T in enumerate(poses):
+        xyz = transform_points(inverse(T)[:, None], seen)
+        middle, spread = _middle_and_spread(xyz, config.steady_share)
+        path = transform_points(T[:, None], middle[None])
+        travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
+        better = enough & (spread < best) & (travel > config.min_travel_m)
+        best[better], fixed[better], local[better] = spread[better], index, middle[better]
+    at_rest = _middle_and_spread(seen, config.steady_share)[1]
+    fixed[(best > config.spread_m) | (at_rest <= best)] = -1
+    rows = np.flatnonzero(fixed >= 0)
+    if not len(rows):
+        return tracks, fixed, names
+    path = np.stack([transform_points(poses[fixed[i]], local[i]) for i in rows], axis=1)
+    there = look(frames, path, tracks.colour[rows], follow).there
+    xyz_world, visible = tracks.xyz_world.copy(), tracks.visible.copy()
+    xyz_world[:, rows], visible[:, rows] = path, there
+    group = tracks.group.copy()
+    group[rows] = fixed[rows]
+    return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed, names
+
+
+def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], list[FloatArray]]:
+    """Return frames that are known throughout; of those fixed to each other only the first."""
+    names: list[str] = []
+    poses: list[FloatArray] = []
+    for name, T in sorted(T_world_frame.items()):
+        if not np.isfinite(T).all():
+            continue
+        relative = (inverse(other) @ T for other in poses)
+        if any(np.abs(r - r[0]).max() < 1e-4 for r in relative):
+            continue
+        names.append(name)
+        poses.append(T)
+    return tuple(names), poses
+
+
+def _middle_and_spread(xyz: FloatArray, share: float) -> tuple[FloatArray, FloatArray]:
+    """Return the median position (n, 3) of tracks (T, n, 3) and how far a share strays (n,)."""
+    with np.errstate(all="ignore"):
+        middle = np.nanmedian(xyz, axis=0)
+        away = np.linalg.norm(xyz - middle, axis=-1)
+        return middle, np.nan_to_num(np.nanquantile(away, share, axis=0), nan=np.inf)

@@ -1,0 +1,130 @@
+"""Own what is remembered in an output folder: its configuration, and what became of recordings.
+
+Everything stands in `.extract/`, written whole or not at all. A recording that is being worked on
+is locked; the lock goes with its process.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mu0_core.errors import ConfigError, Mu0Error
+
+_FOLDER = ".extract"
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordState:
+    """Hold what became of a recording.
+
+    Attributes:
+        source: Its path.
+        stamp: Size and time of change of its files: another one means another recording.
+        finished: Whether all parts were looked at.
+        parts: For each part "episode", "still" or "failed: reason".
+        caption_failures: For each episode without some of its captions, why.
+        figures: For each part, numbers for the summary.
+    """
+
+    source: str
+    stamp: str
+    finished: bool = False
+    parts: dict[str, str] = field(default_factory=dict)
+    caption_failures: dict[str, list[str]] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class OutFolder:
+    """Remember what was done in an output folder.
+
+    Args:
+        path: The folder; is made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._own = path / _FOLDER
+        self._own.mkdir(parents=True, exist_ok=True)
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Take the folder for a configuration.
+
+        Raises:
+            ConfigError: It holds episodes of another one; it says what differs.
+        """
+        file = self._own / "config.json"
+        if not file.exists():
+            _write_json(file, config)
+            return
+        known = json.loads(file.read_text("utf-8"))
+        different = sorted(_differences(known, config))
+        if different:
+            raise ConfigError(
+                f"{self.path}: holds episodes made with another configuration; choose another "
+                "folder, or the same values:\n  " + "\n  ".join(different)
+            )
+
+    def state(self, name: str) -> RecordState | None:
+        """Return what became of a recording; None if nothing is known."""
+        file = self._file(name)
+        try:
+            return RecordState(**json.loads(file.read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # of another version: the recording is looked at again
+            return None
+
+    def remember(self, name: str, state: RecordState) -> None:
+        """Write down what became of a recording."""
+        _write_json(self._file(name), asdict(state))
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Keep others away from a recording.
+
+        Raises:
+            Mu0Error: Another process is at it.
+        """
+        with (self._own / f"{name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Mu0Error(
+                    f"{name}: another process is extracting it into {self.path}"
+                ) from error
+            yield
+
+    def work_folder(self) -> Path:
+        """Return where pictures may be kept while they are worked on."""
+        return self._own
+
+    def _file(self, name: str) -> Path:
+        return self._own / f"{name}.json"
+
+
+def fingerprint(path: Path) -> str:
+    """Return size and time of change of a recording's files, as a text."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    size = sum(stat.st_size for stat in stats)
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return f"{len(files)} files, {size} bytes, {newest}"
+
+
+def _differences(known: Any, asked: Any, path: str = "") -> Iterator[str]:
+    if isinstance(known, dict) and isinstance(asked, dict):
+        for key in known.keys() | asked.keys():
+            yield from _differences(known.get(key), asked.get(key), f"{path}.{key}".strip("."))
+    elif known != asked:
+        yield f"{path}: {known!r} there, {asked!r} asked for"
+
+
+def _write_json(file: Path, content: Any) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(file)
