@@ -202,9 +202,7 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(processor):
     sizes = dataclasses.replace(processor.config.vlm, vocab_size=20)
     small = dataclasses.replace(processor.config, vlm=sizes)
     mixed = Processor(small, processor.statistics, processor.tokenizer)
-    with pytest.raises(
-        CheckpointError, match=r"got token \d+, config.json has a vocab_size"
-    ):
+    with pytest.raises(CheckpointError, match=r"got token \d+, config.json has a vocab_size"):
         mixed.text(["open the drawer"])
 
 
