@@ -20,6 +20,7 @@ _DEFAULT_RECIPE = "released"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train a model from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # tells of every file it writes
     parser = argparse.ArgumentParser(
         description="Train the μ₀ trace world model.",
         epilog=describe_recipes(),

@@ -29,7 +29,7 @@ from mu0_world_model.training_evaluation import comparison, sample_traces, trace
 from mu0_world_model.training_objective import TERMS, Objective, hidden, on_device, step_totals
 from mu0_world_model.training_report import Report
 from mu0_world_model.training_setup import read_start, start_model, write_start
-from mu0_world_model.training_store import BEST, LATEST, RunStore
+from mu0_world_model.training_store import BEST, LATEST, RunStore, recover_run
 
 SETTINGS = "training.yaml"
 
@@ -53,11 +53,11 @@ class Trainer:
         torch.manual_seed(config.seed)
         with self.accelerator.main_process_first():
             if self.accelerator.is_main_process:
+                recover_run(config.output)
                 write_start(config)
             self.start = read_start(config)
         self.store = RunStore(config, self.accelerator, self.start)
         if self.accelerator.is_main_process:
-            self.store.recover()
             dump_yaml(replace(config, resume=False), config.output / SETTINGS)
             self._tell_skipped()
         self.data = self._data(self.start.samples, augment=True)
@@ -77,7 +77,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.objective, self.optimiser = self.accelerator.prepare(Objective(self.model), optimiser)
-        split_aware(self._bare_objective())
+        split_aware(self._bare_objective(), self.optimiser)
         self.average = None
         if config.ema_decay > 0.0:
             self.average = MovingAverage(self.model, config.ema_decay)
@@ -97,6 +97,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, saving and evaluating on the way."""
         config = self.config
+        if self.step >= config.steps:
+            _logger.warning("nothing to do: %d of %d steps are done", self.step, config.steps)
         batches = self._batches(self.data, self.step)
         while self.step < config.steps:
             values = self.train_step(next(batches))

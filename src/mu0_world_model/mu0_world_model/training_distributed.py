@@ -59,10 +59,22 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     return accelerator
 
 
-def split_aware(objective: Objective) -> None:
-    """Let sampling gather weights that are split, as the forward pass does."""
-    if isinstance(objective, FSDPModule):
-        register_fsdp_forward_method(objective, "sample")
+def split_aware(objective: Objective, optimiser: torch.optim.Optimizer) -> None:
+    """Prepare what split weights need: sampling gathers them, as the forward pass does.
+
+    The optimiser keeps something for each weight, also for those that never get a gradient: what
+    is split is stored and read weight by weight.
+    """
+    if not isinstance(objective, FSDPModule):
+        return
+    register_fsdp_forward_method(objective, "sample")
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            optimiser.state[weight] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(weight),
+                "exp_avg_sq": torch.zeros_like(weight),
+            }
 
 
 def forget_gathered(objective: torch.nn.Module) -> None:

@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ _RUN = "run.pt"
 _PARTIAL = ".state.partial"
 # torch reports a failed write as a RuntimeError.
 _FAULTS = (OSError, RuntimeError, SafetensorError, CheckpointException)
+
+
+def recover_run(output: Path) -> None:
+    """Clean up after a run that was killed while it saved."""
+    for name in (LATEST, BEST, STATE):
+        checkpoint.recover_folder(output / name)
 
 
 class RunStore:
@@ -102,11 +109,6 @@ class RunStore:
         except (*_FAULTS, pickle.UnpicklingError, ValueError, KeyError, EOFError) as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             raise CheckpointError(f"{state}: cannot be read: {reason}") from error
-
-    def recover(self) -> None:
-        """Clean up after a run that was killed while it saved."""
-        for name in (LATEST, BEST, STATE):
-            checkpoint.recover_folder(self._output / name)
 
     @contextmanager
     def _together(self, name: str) -> Iterator[None]:

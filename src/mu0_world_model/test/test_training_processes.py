@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(launch, tmp_path):
     process.wait()
     done = len(values(output, "loss"))
     assert 11 <= done < 30
-    assert launch(ALONE, output, "--resume").wait() == 0
+    assert launch(ALONE, output, "--resume", *long).wait() == 0
     assert values(output, "loss") == values(tmp_path / "whole", "loss")
     ends = [checkpoint.load(tmp_path / name / "latest") for name in ("whole", "killed")]
     for name, value in ends[0].state_dict().items():
