@@ -55,8 +55,8 @@ class SceneMessages:
         stamp = messages.stamp_from_seconds(simulation.time_s)
         links = {
             BASE_FRAME: (WORLD_FRAME, simulation.T_world_base),
-            OPTICAL_FRAME: (CAMERA_FRAME, _T_LINK_OPTICAL),
             **({} if self._moving_camera else _camera_link(simulation)),
+            OPTICAL_FRAME: (CAMERA_FRAME, _T_LINK_OPTICAL),
             **self._links(simulation, fixed=True),
         }
         return {
