@@ -152,6 +152,13 @@ class Rig:
         self.statuses += message.status
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    """Let nodes say how they are ten times a second, which tests wait for."""
+    monkeypatch.setattr("mu0_core.ros.lifecycle.DIAGNOSTICS_PERIOD_S", 0.1)
+    monkeypatch.setattr("mu0_perception.nodes.keypoint_tracker_node._HEALTH_PERIOD_S", 0.3)
+
+
 @pytest.fixture
 def rig():
     context = Context()

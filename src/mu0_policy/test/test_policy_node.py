@@ -150,7 +150,7 @@ class Graph:
         self._executor = MultiThreadedExecutor(4, context=self.context)
         self._executor.add_node(self.policy)
         self.robot = None
-        self._threads = []
+        self._threads, self._closing = [], threading.Event()
 
     def _on_diagnostics(self, message):
         for status in message.status:
@@ -164,7 +164,11 @@ class Graph:
         self._spin(self._robot_executor)
 
     def _spin(self, executor):
-        thread = threading.Thread(target=executor.spin, daemon=True)
+        def spin():
+            while not self._closing.is_set():
+                executor.spin_once(timeout_sec=0.1)
+
+        thread = threading.Thread(target=spin, daemon=True)
         thread.start()
         self._threads.append(thread)
 
@@ -227,11 +231,12 @@ class Graph:
         return {} if self.status is None else {v.key: v.value for v in self.status.values}
 
     def close(self):
+        self._closing.set()  # nobody may wait for what is destroyed
+        for thread in self._threads:
+            thread.join(30.0)
         self.policy.trigger_shutdown()
         for executor in (self._executor, self._robot_executor):
             executor.shutdown()
-        for thread in self._threads:
-            thread.join(5.0)
         for node in filter(None, (self.policy, self.user, self.robot)):
             node.destroy_node()
         rclpy.shutdown(context=self.context)

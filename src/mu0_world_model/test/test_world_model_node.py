@@ -180,6 +180,13 @@ def compressed_image(stamp_ns):
     return message
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    """Let nodes say how they are ten times a second, which tests wait for."""
+    monkeypatch.setattr("mu0_core.ros.lifecycle.DIAGNOSTICS_PERIOD_S", 0.1)
+    monkeypatch.setattr("mu0_world_model.nodes.world_model_node._HEALTH_PERIOD_S", 0.3)
+
+
 @pytest.fixture
 def graph():
     made = []
