@@ -50,15 +50,22 @@ class CameraInput:
 
     Args:
         node: The node that subscribes.
+        tf: Where the transforms go that are heard.
         on_pair: Called with each pair of pictures.
         compressed: Whether pictures come compressed.
         slop_s: Largest difference of stamps within a pair, s.
     """
 
     def __init__(
-        self, node: Node, on_pair: Callable[[Pair], None], *, compressed: bool, slop_s: float
+        self,
+        node: Node,
+        tf: Buffer,
+        on_pair: Callable[[Pair], None],
+        *,
+        compressed: bool,
+        slop_s: float,
     ) -> None:
-        self._node = node
+        self._node, self._tf = node, tf
         self._info: CameraInfo | None = None
         self._clicks: list[PointStamped] = []
         self._mask: Image | None = None
@@ -77,8 +84,7 @@ class CameraInput:
         node.create_subscription(CameraInfo, COLOUR_INFO, self._on_info, sensor)
         node.create_subscription(Image, MASK, self._on_mask, Qos.RELIABLE.profile)
         node.create_subscription(PointStamped, CLICK, self._clicks.append, Qos.RELIABLE.profile)
-        self._tf = Buffer(node=node)
-        self._tf_listener = TransformListener(self._tf, node)
+        self._tf_listener = TransformListener(tf, node)
 
     def close(self) -> None:
         """End the subscriptions that the node does not know of."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from tf2_ros import Buffer
 
 from mu0_core.config import option, validate
 from mu0_core.errors import Mu0Error
@@ -61,6 +62,7 @@ class KeypointTrackerNode(Mu0LifecycleNode[KeypointTrackerConfig]):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("keypoint_tracker", KeypointTrackerConfig, **arguments)
+        self._tf = Buffer(node=self)  # for life: a clock keeps pointing at what hears its jumps
         self._input: CameraInput | None = None
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
@@ -82,6 +84,7 @@ class KeypointTrackerNode(Mu0LifecycleNode[KeypointTrackerConfig]):
         self._tracker.reset()
         self._input = CameraInput(
             self,
+            self._tf,
             self._inbox.put,
             compressed=self.config.compressed,
             slop_s=self.config.slop_s,

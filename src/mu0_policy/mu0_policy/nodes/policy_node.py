@@ -15,6 +15,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from tf2_ros import Buffer
 
 from mu0_core.embodiment import Embodiment, load_embodiment
 from mu0_core.errors import Mu0Error
@@ -39,6 +40,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
 
     def __init__(self, config: type[C], **arguments: Any) -> None:
         super().__init__("policy", config, **arguments)
+        self._tf = Buffer(node=self)  # for life: a clock keeps pointing at what hears its jumps
         self._lock = threading.RLock()
         self._measured: deque[Measured] = deque(maxlen=1000)
         self._task: Task | None = None
@@ -80,7 +82,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
         assert self._core is not None
         self._last_s = self._now_s()
         self._traces = TraceInput(
-            self, self._core, self._embodiment.base_frame, self.config.traces
+            self, self._tf, self._core, self._embodiment.base_frame, self.config.traces
         )
         create_subscription(self, "joint_states", self._on_joints)
         waiting = MutuallyExclusiveCallbackGroup()  # for the end of a turn

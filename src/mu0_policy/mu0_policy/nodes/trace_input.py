@@ -22,15 +22,14 @@ class TraceInput:
     """Hold the newest traces until TF and joint states of their time are there."""
 
     def __init__(
-        self, node: Any, core: PolicyCore, base_frame: str, promised: TracesConfig
+        self, node: Any, tf: Buffer, core: PolicyCore, base_frame: str, promised: TracesConfig
     ) -> None:
-        self._core, self._base_frame, self._promised = core, base_frame, promised
+        self._tf, self._core, self._base_frame, self._promised = tf, core, base_frame, promised
         self._inbox: Latest[TraceArray] = Latest()
         self._waiting: TraceArray | None = None
         self._newest_s = float("-inf")
-        self._buffer = Buffer(node=node)
         # A queue as long as the library's would be seconds behind where callbacks are late.
-        self._listener = TransformListener(self._buffer, node, qos=interface("/tf").qos.profile)
+        self._listener = TransformListener(tf, node, qos=interface("/tf").qos.profile)
         create_subscription(node, "mu0/traces", self._inbox.put, newest=True)
 
     def forget(self) -> None:
@@ -59,7 +58,7 @@ class TraceInput:
             return None, f"traces came out of order: {stamp_s:.3f} s after {self._newest_s:.3f} s"
         frame = message.header.frame_id
         T_base_camera = tf_pose(
-            self._buffer, self._base_frame, frame, Time.from_msg(message.header.stamp)
+            self._tf, self._base_frame, frame, Time.from_msg(message.header.stamp)
         )
         if T_base_camera is None:
             if now_s - stamp_s < _WAIT_FOR_TF_S:
