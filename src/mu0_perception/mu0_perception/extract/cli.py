@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Extract recordings; the last line of the output is a summary as JSON."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    logging.getLogger().setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.ERROR)
     started_s = time.monotonic()
     results: list[Result] = []
     try:
