@@ -27,8 +27,8 @@ _DEPTH_PERCENTILES = (1.0, 99.0)
 _MAX_PAIRS_PER_EPISODE = 200_000
 _MAX_DEPTH_FRAMES_PER_EPISODE = 32
 # Of all episodes together, so that memory does not grow with their number.
-_MAX_PAIRS = 20_000_000
-_MAX_DEPTHS = 20_000_000
+_MAX_PAIRS = 4_000_000
+_MAX_DEPTHS = 4_000_000
 _DEPTH_STRIDE = 4
 
 
@@ -122,25 +122,30 @@ def measure(
     Raises:
         EpisodeError: There is no valid step, or the episodes differ in arc step.
     """
-    deltas, depths, arc_steps = [], [], set()
-    share = max(len(episodes), 1)
-    most = min(_MAX_PAIRS_PER_EPISODE, _MAX_PAIRS // share)
+    most = min(_MAX_PAIRS_PER_EPISODE, _MAX_PAIRS // max(len(episodes), 1))
+    most_depths = _MAX_DEPTHS // max(len(episodes), 1)
+    pairs = np.empty((most * len(episodes), 3), np.float32)
+    depths = np.empty(most_depths * len(episodes), np.float32)
+    n_pairs, n_depths, arc_steps = 0, 0, set()
     for number, path in enumerate(episodes):
         episode = read_episode(path)
         arc_steps.add(round(episode.arc_step, 9))
         rng = np.random.default_rng([seed, number])
-        deltas.append(_deltas(episode, future_len, most, rng))
-        depths.append(_depths(episode, _MAX_DEPTHS // share, rng))
-    pooled = np.concatenate(deltas) if deltas else np.zeros((0, 3))
-    if not len(pooled):
+        found = _deltas(episode, future_len, most, rng)
+        pairs[n_pairs : n_pairs + len(found)] = found
+        n_pairs += len(found)
+        found = _depths(episode, most_depths, rng)
+        depths[n_depths : n_depths + len(found)] = found
+        n_depths += len(found)
+    if not n_pairs:
         raise EpisodeError(f"statistics: no valid future step in {len(episodes)} episodes")
     if len(arc_steps) > 1:
         raise EpisodeError(f"statistics: the episodes differ in arc step: {sorted(arc_steps)}")
-    scale = np.maximum(np.percentile(pooled, _PERCENTILE, axis=0), 1e-6)
-    depth = np.concatenate(depths)
+    scale = np.percentile(pairs[:n_pairs], _PERCENTILE, axis=0, overwrite_input=True)
+    scale = np.maximum(scale, 1e-6)
     limits: tuple[float | None, float | None] = (None, None)
-    if len(depth):
-        low, high = np.percentile(depth, _DEPTH_PERCENTILES)
+    if n_depths:
+        low, high = np.percentile(depths[:n_depths], _DEPTH_PERCENTILES, overwrite_input=True)
         low = max(low, 1e-3)
         limits = (float(np.log(low)), float(np.log(max(high, 1.01 * low))))
     return Statistics(
@@ -150,7 +155,7 @@ def measure(
         future_len=future_len,
         depth_log_min=limits[0],
         depth_log_max=limits[1],
-        num_samples=len(pooled),
+        num_samples=n_pairs,
     )
 
 
