@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, unknown_name_message
-from mu0_sim.cameras import CameraFrame, DepthSensor, SceneRenderer, scene_camera
+from mu0_sim.cameras import (
+    WRIST_SIZE,
+    CameraFrame,
+    DepthSensor,
+    SceneRenderer,
+    picture_buffer,
+    scene_camera,
+)
+from mu0_sim.robot_model import WRIST_CAMERA
 from mu0_sim.robots import ROBOTS, RobotSpec, load_robot
 from mu0_sim.tasks import TASK_NAMES, Scene, lifted_cubes, make_scene
 from mu0_sim.truth import Truth
@@ -147,7 +155,8 @@ class Simulation:
 
     def _start(self, scene: Scene) -> None:
         """Replace the running scene."""
-        self._world = World(self.robot, scene, width=self.camera.width, height=self.camera.height)
+        width, height = picture_buffer(self.camera)
+        self._world = World(self.robot, scene, width=width, height=height)
         self._cube_start = self._cube_poses()
         self.T_world_camera = self._world.camera_pose()
         self._sensor_rng = np.random.default_rng(scene.seed)
@@ -204,12 +213,7 @@ class Simulation:
             ConfigError: There is no working off-screen OpenGL.
             Mu0Error: Called from another thread than before.
         """
-        if self._renderer is not None and self._renderer.world is not self._world:
-            self.close()
-        if self._renderer is None:
-            self._renderer = SceneRenderer(self._world, self.camera, shadows=self.config.shadows)
-        self._world.refresh()
-        rgb, depth_m = self._renderer.render()
+        rgb, depth_m = self._ready_renderer().render()
         if self._depth_sensor is not None:
             depth_m = self._depth_sensor.degrade(depth_m, self._sensor_rng)
         return CameraFrame(
@@ -219,6 +223,10 @@ class Simulation:
             T_world_camera=self.T_world_camera,
             time_s=self.time_s,
         )
+
+    def render_wrist(self) -> NDArray[np.uint8]:
+        """Take a picture (120, 160, 3) uint8 with the camera on the hand; as `render`."""
+        return self._ready_renderer().render(WRIST_CAMERA, WRIST_SIZE)[0]
 
     def robot_description(self) -> str:
         """Return the robot's URDF."""
@@ -249,6 +257,15 @@ class Simulation:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _ready_renderer(self) -> SceneRenderer:
+        """Return a renderer of the running scene as it is now."""
+        if self._renderer is not None and self._renderer.world is not self._world:
+            self.close()
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self._world, self.camera, shadows=self.config.shadows)
+        self._world.refresh()
+        return self._renderer
 
     def _cube_poses(self) -> dict[str, NDArray[np.float64]]:
         """Return the pose of every cube."""
