@@ -23,6 +23,7 @@ from mu0_world_model.statistics import read_statistics
 BOOLEANS = ["true", "false"]
 DEPTH = "camera/aligned_depth_to_color/image_raw"
 
+POLICIES = ["trace_follower", "action_expert", "none"]
 # Arguments: default, meaning, choices. Topics without a leading slash follow the namespace.
 ARGUMENTS = {
     "namespace": ("", "Namespace of all nodes", None),
@@ -34,7 +35,8 @@ ARGUMENTS = {
     ),
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
-    "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
+    "policy": ("trace_follower", "What moves the robot", POLICIES),
+    "expert": ("", "Folder of the action expert, where that is the policy", None),
     "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
     "fixed_frame": ("", "Frame that a moving camera moves in; empty for a camera at rest", None),
     "params_file": ("", "ROS parameter file with further settings; empty for none", None),
@@ -68,8 +70,7 @@ def generate_launch_description() -> LaunchDescription:
         PathJoinSubstitution([ThisLaunchFileDir(), "rviz.launch.py"]),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    nodes = OpaqueFunction(function=_nodes)
-    return LaunchDescription([*arguments, transport, nodes, rviz])
+    return LaunchDescription([*arguments, transport, OpaqueFunction(function=_nodes), rviz])
 
 
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -80,9 +81,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     tracker["fixed_frame"] = value["fixed_frame"]
     if value["predictor"] == "model":
         tracker |= _history(value["checkpoint"])
-    predictor: dict[str, object] = {
-        name: value[name] for name in ("predictor", "checkpoint", "device")
-    }
+    predictor: dict[str, object] = {n: value[n] for n in ("predictor", "checkpoint", "device")}
     nodes: list[LaunchDescriptionEntity] = [
         _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),
     ]
@@ -92,7 +91,8 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
         policy = {"embodiment_file": str(robot_file), "dry_run": value["dry_run"] == "true"}
-        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
+        expert = {"checkpoint": value["expert"]} if value["policy"] == "action_expert" else {}
+        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy | expert, value))
     return nodes
 
 

@@ -1,8 +1,10 @@
 """Own the choice of a predictor, and the one that several threads may ask."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from time import perf_counter
 from typing import Self
 
@@ -15,6 +17,7 @@ from mu0_core.config import option, validate
 from mu0_core.errors import ConfigError
 from mu0_core.traces import Keypoints, Traces
 from mu0_world_model.baselines import Motion, StraightLinePredictor
+from mu0_world_model.features import FeatureConfig, FeatureExtractor, checkpoint_identity
 from mu0_world_model.predictor import Predictor, TracePredictor
 from mu0_world_model.queries import grid_uv, keypoints_without_past
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -63,6 +66,8 @@ class SharedPredictor:
     def __init__(self, predictor: TracePredictor) -> None:
         self._predictor = predictor
         self._one_at_a_time = threading.Lock()
+        self._extractor: FeatureExtractor | None = None
+        self._folder: Path | None = None
         model = predictor if isinstance(predictor, Predictor) else None
         self.arc_step = predictor.arc_step
         self.history_length = model.history_len if model else _BASELINE_HISTORY
@@ -82,7 +87,9 @@ class SharedPredictor:
         _check_device(config.device)
         torch.set_num_threads(config.threads)
         folder = checkpoint_folder(config.checkpoint)
-        return cls(Predictor.from_pretrained(folder, device=config.device))
+        shared = cls(Predictor.from_pretrained(folder, device=config.device))
+        shared._folder = Path(folder)
+        return shared
 
     def predict(
         self,
@@ -107,6 +114,38 @@ class SharedPredictor:
                 samples=samples,
                 seed=None if seed < 0 else seed,
             )
+
+    def features(
+        self,
+        config: FeatureConfig,
+        rgb: NDArray[np.uint8],
+        instruction: str,
+        depth: NDArray[np.float32] | None = None,
+    ) -> tuple[Mapping[str, NDArray[np.float16]], str]:
+        """Return features for action experts, and what tells them from those of others.
+
+        Raises:
+            ConfigError: The predictor is a baseline; it has none.
+        """
+        predictor = self._predictor
+        if not isinstance(predictor, Predictor) or self._folder is None:
+            raise ConfigError("features: expected a model, a baseline has none; set predictor")
+        with self._one_at_a_time:
+            extractor = self._extractor
+            if extractor is None or extractor.config != config:
+                predictor.keep_hidden = True
+                identity = checkpoint_identity(self._folder)
+                extractor = FeatureExtractor(
+                    predictor.model,
+                    predictor.processor,
+                    config,
+                    identity=identity,
+                    device=predictor.device,
+                )
+                self._extractor = extractor
+            depth = depth if predictor.uses_depth else None
+            prefix = predictor.prefix(rgb, instruction, depth, {})
+            return extractor(rgb, instruction, depth, prefix=prefix), extractor.identity
 
     def warm_up(self) -> float:
         """Predict once from a grey picture, since a first time is slow; return how long, s."""

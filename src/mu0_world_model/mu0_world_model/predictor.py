@@ -76,6 +76,8 @@ class Predictor:
         self.name = name
         self.device = torch.device(device)
         self.n_steps = n_steps
+        self.keep_hidden = False
+        """Whether prefixes keep what action experts read."""
         self._kept: tuple[bytes, Prefix] | None = None
 
     @classmethod
@@ -157,7 +159,7 @@ class Predictor:
         depth = depth if self.uses_depth else None
         with _timed(seconds, "preprocess"):
             points = moved(self.processor.points(keypoints), self.device)
-        prefix = self._prefix(rgb, instruction, depth, seconds)
+        prefix = self.prefix(rgb, instruction, depth, seconds)
         with _timed(seconds, "denoise"):
             noise = self.model.initial_noise(points, samples, _generator(seed))
             predicted = self.model.sample(prefix, points, noise, n_steps=self.n_steps)
@@ -175,24 +177,34 @@ class Predictor:
             stage_seconds=np.array(list(seconds.values()), np.float32),
         )
 
-    def _prefix(
+    def prefix(
         self,
         rgb: NDArray[np.uint8],
         instruction: str,
         depth: NDArray[np.floating] | None,
         seconds: dict[str, float],
     ) -> Prefix:
-        """Return the kept prefix if it is of this input, else encode it and keep that."""
+        """Return the kept prefix if it is of this input, else encode it and keep that.
+
+        Args:
+            rgb: As for `predict`.
+            instruction: Likewise.
+            depth: Likewise; None without a depth path.
+            seconds: Gets the time of each stage.
+        """
         with _timed(seconds, "preprocess"):
             key = _fingerprint(rgb, instruction, depth)
-            if self._kept is not None and self._kept[0] == key:
+            if self._kept is not None and self._kept[0] == key and self._has_all(self._kept[1]):
                 return self._kept[1]
             scene = moved(self.processor.scene(rgb, instruction, depth), self.device)
         with _timed(seconds, "prefix"), torch.inference_mode():
-            prefix = self.model.encode(scene)
+            prefix = self.model.encode(scene, hidden=self.keep_hidden)
             _wait_for(self.device)
         self._kept = (key, prefix)
         return prefix
+
+    def _has_all(self, prefix: Prefix) -> bool:
+        return prefix.hidden is not None or not self.keep_hidden
 
 
 def use_bfloat16(model: Mu0) -> None:
