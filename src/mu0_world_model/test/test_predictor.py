@@ -92,7 +92,12 @@ def test_seed_decides_and_samples_differ(predictor):
 def test_the_prefix_is_encoded_once_per_image_and_instruction(predictor, monkeypatch):
     calls = []
     encode = predictor.model.encode
-    monkeypatch.setattr(predictor.model, "encode", lambda scene: calls.append(1) or encode(scene))
+
+    def counting(scene, **options):
+        calls.append(1)
+        return encode(scene, **options)
+
+    monkeypatch.setattr(predictor.model, "encode", counting)
     rgb, depth = picture(seed=9)
     fresh = predictor.predict(rgb, keypoints(), "a", depth=depth, seed=1)
     kept = predictor.predict(rgb.copy(), keypoints(), "a", depth=depth.copy(), seed=1)
