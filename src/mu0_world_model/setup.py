@@ -34,6 +34,7 @@ setup(
             "predict = mu0_world_model.predict:main",
             "train = mu0_world_model.train:main",
             "evaluate = mu0_world_model.evaluate:main",
+            "watch = mu0_world_model.watch:main",
             "world_model_node = mu0_world_model.nodes.world_model_node:main",
         ],
     },

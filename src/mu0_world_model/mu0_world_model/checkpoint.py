@@ -210,6 +210,7 @@ def save(
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / WEIGHTS).chmod(0o644)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         for path in copy:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mu0_core.episode import read_episode
-from mu0_core.errors import EpisodeError
+from mu0_core.errors import CheckpointError, EpisodeError
 from mu0_world_model import checkpoint
 from mu0_world_model.backbones import load_backbones
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
@@ -65,6 +65,8 @@ def write_start(config: TrainingConfig) -> None:
     paths, held_out = split_episodes(config)
     source = _source(config)
     sizes = preset(config.preset) if source is None else read_config(source)
+    if source is None and sizes.vlm_model_name:
+        _check_backbones(sizes)
     if source is None or (config.new_statistics and not config.resume):
         statistics = _measured(sizes, paths)
         sizes = replace(sizes, delta_scale=statistics.delta_scale)
@@ -155,6 +157,18 @@ def _source(config: TrainingConfig) -> Path | None:
     return None if config.start_from is None else checkpoint.find(config.start_from)
 
 
+def _check_backbones(sizes: Mu0Config) -> None:
+    """Raise a CheckpointError if the weights that a new model starts from cannot be had."""
+    try:
+        for name in filter(None, (sizes.vlm_model_name, sizes.dino_model_name)):
+            checkpoint.find(name)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\na new model of this preset starts from these backbones; name a checkpoint "
+            "by --start_from to start from that, or train a small model by --recipe ours"
+        ) from error
+
+
 def _write_tokenizer(
     source: Path | None, sizes: Mu0Config, paths: list[Path], folder: Path
 ) -> None:
@@ -167,7 +181,8 @@ def _write_tokenizer(
     if source is None and not sizes.vlm_model_name:
         save_tokenizer(train_tokenizer(_texts(paths), sizes.vlm.vocab_size), folder)
     else:
-        save_tokenizer(load_tokenizer(source or folder, sizes), folder)
+        source = source or checkpoint.find(sizes.vlm_model_name)
+        save_tokenizer(load_tokenizer(source, sizes), folder)
 
 
 def _tokenizer_files(folder: Path) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from mu0_core.errors import CheckpointError, ConfigError, EpisodeError, Mu0Error
 from mu0_world_model import checkpoint, train, trainer
 from mu0_world_model.losses import flow_time
 from mu0_world_model.predictor import Predictor
+from mu0_world_model.presets import PRESETS
 from mu0_world_model.text import save_tokenizer, train_tokenizer
 from mu0_world_model.training_config import RECIPES, Precision
 from mu0_world_model.training_data import own_part, step_keys, training_batches
@@ -299,7 +300,7 @@ def test_recipes(golden, tmp_path):
     assert set(RECIPES) == {"released", "finetune", "ours"}
 
 
-def test_faults_of_the_command_line(golden, tmp_path, capsys, fresh_accelerate):
+def test_faults_of_the_command_line(golden, tmp_path, capsys, monkeypatch, fresh_accelerate):
     episode = ["--episodes", str(golden / "episode")]
 
     def error_of(*words):
@@ -315,6 +316,9 @@ def test_faults_of_the_command_line(golden, tmp_path, capsys, fresh_accelerate):
         *episode, *run_folder, "--rules", "x"
     )
     assert "nothing to resume there" in error_of(*run_folder, "--resume")
+    sizes = replace(PRESETS["released"], vlm_model_name=str(tmp_path / "none"))
+    monkeypatch.setitem(PRESETS, "released", sizes)
+    assert "name a checkpoint by --start_from" in error_of(*episode, *run_folder)
     assert "fsdp: expected several processes with a GPU each, got 1 on cpu" in error_of(
         *episode, *run_folder, "--fsdp"
     )
