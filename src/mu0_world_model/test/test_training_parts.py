@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mu0_core.config import from_dict
 from mu0_core.errors import CheckpointError
 from mu0_world_model import checkpoint, trainer
 from mu0_world_model.adapters import choose_weights, merged
@@ -14,9 +15,10 @@ from mu0_world_model.backbones import load_backbones
 from mu0_world_model.config import config_from_released
 from mu0_world_model.losses import flow_losses
 from mu0_world_model.model import Mu0, Scene
+from mu0_world_model.predictor import Predictor
 from mu0_world_model.statistics import read_statistics
 from mu0_world_model.training_average import MovingAverage
-from mu0_world_model.training_config import Trained
+from mu0_world_model.training_config import RECIPES, Trained, TrainingConfig
 
 
 def test_the_average_is_that_of_torch_and_leaves_fixed_weights_alone():
@@ -187,3 +189,35 @@ def test_a_model_of_the_released_shape_starts_from_its_backbones(golden, tmp_pat
         load_backbones(Mu0(wrong))
     with pytest.raises(CheckpointError, match="expected a checkpoint folder, there is none"):
         load_backbones(Mu0(replace(config, vlm_model_name=str(tmp_path / "none"))))
+
+
+def test_a_released_checkpoint_is_fine_tuned(golden, tmp_path, fresh_accelerate):
+    released = tmp_path / "released"
+    released.symlink_to(golden / "checkpoint")
+    for name in ("tiny_smolvlm", "tiny_dinov2", "normalizer_stats.json"):
+        (tmp_path / name).symlink_to(golden / name)
+    settings = {
+        "start_from": str(released),
+        "episodes": [str(golden / "episode")],
+        "output": str(tmp_path / "run"),
+        "steps": 2,
+        "batch_size": 2,
+        "lora_rank": 2,
+        "lr": 0.01,
+        "warmup_steps": 0,
+    }
+    config = from_dict(TrainingConfig, RECIPES["finetune"] | settings)
+    config.output.mkdir()
+    trainer.Trainer(config).run()
+    tuned = Predictor.from_pretrained(config.output / "latest")  # with its tokenizer and units
+    start = checkpoint.load(released)
+    assert tuned.processor.statistics == read_statistics(golden)
+    changed = {
+        name.split(".")[0]
+        for name, value in tuned.model.state_dict().items()
+        if not torch.equal(value, start.state_dict()[name].to(value.dtype))
+    }
+    assert changed == {"expert", "suffix", "conditioning", "heads", "vlm"}
+    for name in ("tower", "connector", "depth"):
+        ours, theirs = (getattr(m.vlm, name).state_dict() for m in (tuned.model, start))
+        assert all(torch.equal(ours[key], value.float()) for key, value in theirs.items()), name
