@@ -86,6 +86,9 @@ class RunStore:
             CheckpointError: It cannot be written; the one before it stays.
         """
         partial, main = self._output / _PARTIAL, self._accelerator.is_main_process
+        with self._together(STATE):  # before all processes write: one that fails would be alone
+            if main:
+                _check_room(self._output / STATE)
         with self._together(STATE):
             self._accelerator.save_state(str(partial))
             if main:
@@ -125,3 +128,11 @@ class RunStore:
             if self._accelerator.is_main_process:
                 shutil.rmtree(self._output / _PARTIAL, ignore_errors=True)
             raise CheckpointError(faults[0])
+
+
+def _check_room(folder: Path) -> None:
+    """Raise an OSError if there is no room for another folder of this size beside it."""
+    needed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise OSError(f"no space: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")

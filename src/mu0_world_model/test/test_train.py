@@ -6,6 +6,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,6 +225,15 @@ def test_a_full_disk_leaves_what_was_saved_and_training_goes_on(config, tmp_path
         assert torch.equal(value, done.weights()[name]), name
     with largest_file(10_000), pytest.raises(CheckpointError, match="cannot be written"):
         save()  # the last step: nothing is left to go on with
+
+
+def test_too_little_room_is_told_before_anything_is_written(config, monkeypatch, caplog):
+    run(replace(config, steps=2))
+    done = trainer.Trainer(replace(config, resume=True))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    done._save()
+    assert "state: cannot be written: no space: 2 MB are needed, 0 MB are free" in caplog.text
+    assert torch.load(config.output / "state" / "run.pt", weights_only=True)["step"] == 2
 
 
 def test_a_save_that_was_killed_is_cleaned_up(config):
