@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         config = settings(given.pop("recipe"), given)
         config.output.mkdir(parents=True, exist_ok=True)
-        Trainer(config).run()
+        with closing(Trainer(config)) as trainer:
+            trainer.run()
     except Mu0Error as error:
         parser.exit(2, f"error: {error}\n")
     except (RuntimeError, MemoryError) as error:

@@ -112,6 +112,15 @@ class Trainer:
             if last or self.step % config.save_every == 0:
                 self._save()
         self.report.close()
+
+    def close(self) -> None:
+        """Take leave of the other processes; the run cannot be used any more.
+
+        What wraps the model for them has to go first: as the last holder of their connection it
+        may wait for a thread that waits for it.
+        """
+        self.objective = self._bare_objective()
+        self.accelerator.free_memory()
         self.accelerator.end_training()
 
     def train_step(self, items: list[TrainingBatch]) -> dict[str, float]:
