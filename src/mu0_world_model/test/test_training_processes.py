@@ -79,7 +79,7 @@ def test_two_processes_equal_one_with_copies_and_with_split_weights(launch, tmp_
     }
     for name, launcher in launchers.items():
         options = ["--fsdp"] if name == "split" else []
-        assert launch(launcher, tmp_path / name, *options).wait() == 0, name
+        assert launch(launcher, tmp_path / name, *options).wait(timeout=900) == 0, name
         for value in ("loss", "eval_loss", "eval_ade_uvz", "eval_minADE_2_uvz"):
             expected = values(tmp_path / "one", value)
             assert len(expected) == (4 if value == "loss" else 2)
@@ -97,7 +97,7 @@ def test_two_processes_equal_one_with_copies_and_with_split_weights(launch, tmp_
         ("split", launchers["split"]),
     ):
         words = ["--resume", "--steps", "6"]
-        assert launch(launcher, tmp_path / name, *words).wait() == 0, name
+        assert launch(launcher, tmp_path / name, *words).wait(timeout=900) == 0, name
         assert len(values(tmp_path / name, "loss")) == 6
         np.testing.assert_allclose(
             values(tmp_path / name, "loss"), values(tmp_path / "one", "loss"), rtol=1e-4
@@ -106,7 +106,7 @@ def test_two_processes_equal_one_with_copies_and_with_split_weights(launch, tmp_
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(launch, tmp_path):
     long = ("--steps", "30", "--save_every", "3", "--evaluate_every", "100")
-    assert launch(ALONE, tmp_path / "whole", *long).wait() == 0
+    assert launch(ALONE, tmp_path / "whole", *long).wait(timeout=900) == 0
     output = tmp_path / "killed"
     process = launch(ALONE, output, *long)
     while not (output / "log.jsonl").exists() or len(values(output, "loss")) < 11:
@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(launch, tmp_path):
     process.wait()
     done = len(values(output, "loss"))
     assert 11 <= done < 30
-    assert launch(ALONE, output, "--resume", *long).wait() == 0
+    assert launch(ALONE, output, "--resume", *long).wait(timeout=900) == 0
     assert values(output, "loss") == values(tmp_path / "whole", "loss")
     ends = [checkpoint.load(tmp_path / name / "latest") for name in ("whole", "killed")]
     for name, value in ends[0].state_dict().items():
