@@ -3,6 +3,8 @@
 Tokens, heads and integration are float32 whatever is chosen here.
 """
 
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ class ExecutionConfig:
     )
     compile: bool = option(
         False,
-        description="Compile the model at its first predictions, which takes minutes",
+        description="Compile the layers at the first predictions; needs a C++ compiler",
         read_only=True,
     )
 
@@ -61,8 +63,8 @@ class ExecutionConfig:
         validate(self)
 
 
-def check_device(device: str, precision: Precision) -> None:
-    """Raise ConfigError unless torch can use the device here, with this number format."""
+def check_device(device: str, precision: Precision, *, compiled: bool = False) -> None:
+    """Raise ConfigError unless a model can run on the device here, in this way."""
     try:
         kind = torch.empty(1, device=device).device.type
     except (RuntimeError, AssertionError) as error:
@@ -72,6 +74,9 @@ def check_device(device: str, precision: Precision) -> None:
         ) from error
     if precision is Precision.INT8 and kind != "cpu":
         raise ConfigError(f"precision: int8 needs the device cpu, got {device!r}; take bfloat16")
+    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
+    if compiled and kind == "cpu" and not any(map(shutil.which, compilers)):
+        raise ConfigError("compile: needs a C++ compiler, found none; install g++ or leave it out")
 
 
 def number_format(precision: Precision) -> Callable[[str], torch.dtype]:

@@ -11,11 +11,13 @@ All suffix tokens have the same position, so only its distance to the prefix mat
 keys are rotated back by it once, and no suffix token is rotated at all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
     LlamaDecoderLayer,
@@ -119,6 +121,7 @@ class Expert(nn.Module):
         if config.use_appearance:
             self.relations = nn.ModuleList(Relations(config.expert_width) for _ in self.layers)
         self.gradient_checkpointing = False
+        self.compiled_layer: Callable[..., Tensor] | None = None
 
     @property
     def vlm_layers(self) -> int:
@@ -161,50 +164,54 @@ class Expert(nn.Module):
         for i, layer in enumerate(self._blocks):
             if i == self.last_joint + 1:  # from here on nothing reads history tokens
                 x, layout = x[:, layout.history_tokens :], _without_history(layout)
-            args = (layer, i, x, modulation[:, i, :, None].to(x.dtype), memory, layout)
+            relations = None if self.relations is None else self.relations[i]
+            args = (layer, relations, self.joint[i], x, modulation[:, i, :, None].to(x.dtype))
+            seen = (memory.keys[i], memory.values[i], memory.valid)
+            run = self.compiled_layer or self._layer
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = torch.utils.checkpoint.checkpoint(self._layer, *args, use_reentrant=False)
+                x = checkpoint(run, *args, *seen, layout, use_reentrant=False)
             else:
-                x = self._layer(*args)
+                x = run(*args, *seen, layout)
         return x[:, layout.history_tokens :]
+
+    def compile_layers(self) -> None:
+        """Compile what runs a layer; it is the same for all joint, and for all cross layers."""
+        self.compiled_layer = torch.compile(self._layer)
 
     def _layer(
         self,
         layer: LlamaDecoderLayer,
-        index: int,
+        relations: nn.Module | None,
+        joint: bool,
         x: Tensor,
         modulation: Tensor,
-        memory: Memory,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor | None,
         layout: SuffixLayout,
     ) -> Tensor:
-        """Run one layer; modulation is (B or 1, 6, 1, E)."""
+        """Run one layer; modulation is (B or 1, 6, 1, E), keys to valid are of the prefix."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(1)
         a = rms_norm(layer.input_layernorm, x) * (1 + scale1) + shift1
-        attend_ = self._joint_attention if self.joint[index] else self._cross_attention
-        x = x + gate1 * layer.self_attn.o_proj(attend_(layer.self_attn, index, a, memory, layout))
-        if self.relations is not None:
-            x = x + self._related(self.relations[index], a, layout)
+        attention = layer.self_attn
+        if joint:
+            seen = self._joint_attention(attention, a, keys, values, valid, layout)
+        else:  # all queries have position 0 here, whatever the prefix's keys have
+            q = split_heads(attention.q_proj(a), self.head_dim)
+            seen = merge_heads(attend(q, keys, values, valid))
+        x = x + gate1 * attention.o_proj(seen)
+        if relations is not None:
+            x = x + self._related(relations, a, layout)
         b = rms_norm(layer.post_attention_layernorm, x) * (1 + scale2) + shift2
         return x + gate2 * layer.mlp(b)
-
-    def _cross_attention(
-        self,
-        attention: LlamaAttention,
-        index: int,
-        a: Tensor,
-        memory: Memory,
-        layout: SuffixLayout,
-    ) -> Tensor:
-        """Attend to the prefix alone; queries have position 0 here, whatever the prefix's keys."""
-        q = split_heads(attention.q_proj(a), self.head_dim)
-        return merge_heads(attend(q, memory.keys[index], memory.values[index], memory.valid))
 
     def _joint_attention(
         self,
         attention: LlamaAttention,
-        index: int,
         a: Tensor,
-        memory: Memory,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor | None,
         layout: SuffixLayout,
     ) -> Tensor:
         """Attend to the prefix and to the suffix tokens that the layout allows."""
@@ -212,14 +219,13 @@ class Expert(nn.Module):
             split_heads(projection(a), self.head_dim)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        n_history, batch = layout.history_tokens, a.shape[0]
-
-        keys = torch.cat([memory.keys[index], k[:, :, :n_history]], dim=2)
-        values = torch.cat([memory.values[index], v[:, :, :n_history]], dim=2)
-        n_prefix = memory.keys[index].shape[2]
-        valid = join_masks(
-            [(memory.valid, n_prefix), (layout.history_valid, n_history)], batch, a.device
-        )
+        n_prefix, n_history, batch = keys.shape[2], layout.history_tokens, a.shape[0]
+        if n_history:
+            keys = torch.cat([keys, k[:, :, :n_history]], dim=2)
+            values = torch.cat([values, v[:, :, :n_history]], dim=2)
+            valid = join_masks(
+                [(valid, n_prefix), (layout.history_valid, n_history)], batch, a.device
+            )
         outputs = []
         for group in range(layout.history_groups):
             rows = slice(group * layout.n_keypoints, (group + 1) * layout.n_keypoints)

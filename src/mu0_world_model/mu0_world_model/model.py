@@ -178,6 +178,11 @@ class Mu0(nn.Module):
         """Recompute activations in the backward pass instead of keeping them."""
         self.vlm.gradient_checkpointing = self.expert.gradient_checkpointing = enabled
 
+    def compile_layers(self) -> None:
+        """Compile what runs a layer of tower, text and expert, at its first use."""
+        self.vlm.compile_layers()
+        self.expert.compile_layers()
+
     def encode(self, scene: Scene, *, hidden: bool = False, stage: Stage = no_stage) -> Prefix:
         """Read images and text, once for all queries about them.
 

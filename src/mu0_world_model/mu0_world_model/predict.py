@@ -102,6 +102,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         checkpoint_folder(config.checkpoint),
         device=config.device,
         precision=config.precision,
+        compiled=config.compile,
         n_steps=config.steps,
     )
     keypoints = keypoints_without_past(

@@ -90,6 +90,7 @@ class Predictor:
         *,
         device: str = "cpu",
         precision: str = Precision.FLOAT32,
+        compiled: bool = False,
         n_steps: int | None = None,
     ) -> Self:
         """Load a checkpoint, released or ours; a folder needs no network.
@@ -98,6 +99,7 @@ class Predictor:
             checkpoint_name: A folder, or a hub repository ("owner/name").
             device: Where to run.
             precision: A `Precision`.
+            compiled: Whether layers are compiled; the first predictions then take long.
             n_steps: Euler steps; None: as in the configuration.
 
         Raises:
@@ -108,7 +110,7 @@ class Predictor:
         if precision not in list(Precision):
             raise ConfigError(f"precision: {unknown_name_message('format', precision, Precision)}")
         precision = Precision(precision)
-        check_device(device, precision)
+        check_device(device, precision, compiled=compiled)
         folder = checkpoint.find(checkpoint_name)
         advice = f"the weights of {folder} do not fit; take a lower precision than {precision}"
         with memory_errors(advice):
@@ -118,9 +120,16 @@ class Predictor:
             model.to(device)
         tokenizer = load_tokenizer(folder, model.config)
         processor = Processor(model.config, read_statistics(folder), tokenizer)
+        if compiled:
+            model.compile_layers()
         given = Path(checkpoint_name)
         name = given.resolve().name if given.is_dir() else str(checkpoint_name)
         return cls(model, processor, name=name, device=device, n_steps=n_steps)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether layers are compiled, each kind at its first use."""
+        return self.model.expert.compiled_layer is not None
 
     @property
     def arc_step(self) -> float:

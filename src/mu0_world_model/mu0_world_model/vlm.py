@@ -101,6 +101,13 @@ class Vlm(nn.Module):
         ids = position_ids(side, table, config.position_rounding)
         self.register_buffer("position_ids", ids, persistent=False)
         self.gradient_checkpointing = False
+        self._tower_pass: Callable[..., Tensor] = _tower_layer
+        self._text_pass: Callable[..., tuple[Tensor, Tensor, Tensor]] = _text_layer
+
+    def compile_layers(self) -> None:
+        """Compile what runs a layer, of either kind."""
+        self._tower_pass = torch.compile(_tower_layer)
+        self._text_pass = torch.compile(_text_layer)
 
     @property
     def _blocks(self) -> list[LlamaDecoderLayer]:
@@ -115,7 +122,7 @@ class Vlm(nn.Module):
         x = x + tower.embeddings.position_embedding(self.position_ids)
         for i, layer in enumerate(tower.encoder.layers):
             adapters = None if path is None else path.adapters[i]
-            x = self._run(_tower_layer, layer, x, adapters, self.tower_heads)
+            x = self._run(self._tower_pass, layer, x, adapters, self.tower_heads)
         return self.connector(tower.post_layernorm(x))
 
     def embed_text(self, tokens: Tensor) -> Tensor:
@@ -140,7 +147,7 @@ class Vlm(nn.Module):
         for i in range(n_layers):
             last = i == n_layers - 1 and not hidden
             x, k, v = self._run(
-                _text_layer, self._blocks[i], x, cos_sin, mask, self.head_dim, last
+                self._text_pass, self._blocks[i], x, cos_sin, mask, self.head_dim, last
             )
             keys.append(k)
             values.append(v)

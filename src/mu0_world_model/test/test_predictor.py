@@ -10,6 +10,7 @@ from mu0_core.errors import CheckpointError, ConfigError, ResourceError
 from mu0_core.traces import Keypoints
 from mu0_world_model import checkpoint
 from mu0_world_model.baselines import Motion, NearestNeighbours, StraightLinePredictor
+from mu0_world_model.loading import SharedPredictor
 from mu0_world_model.predictor import Predictor
 
 
@@ -137,6 +138,60 @@ def test_impossible_ways_to_run_are_refused(folder):
         Predictor.from_pretrained(folder, device="nowhere")
     with pytest.raises(ConfigError, match="precision: int8 needs the device cpu, got 'meta'"):
         Predictor.from_pretrained(folder, device="meta", precision="int8")
+
+
+def compiled_and_not(folder, keypoints):
+    """Predict with both for several numbers of keypoints and words."""
+    rgb, depth = picture()
+    plain, compiled = (Predictor.from_pretrained(folder, compiled=c) for c in (False, True))
+    assert compiled.compiled and not plain.compiled
+    for n, words, given in ((4, "a", depth), (6, "open the drawer", None), (5, "x", depth)):
+        for past in (True, False):
+            asked = keypoints(n=n, history_valid=np.full((n, 8), past))
+            exact, found = (
+                p.predict(rgb, asked, words, depth=given, samples=2, seed=1).control_uvz
+                for p in (plain, compiled)
+            )
+            np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
+
+
+def test_compiled_layers_are_used_for_all_layers(folder, monkeypatch):
+    used = []
+
+    def compiled(function):
+        return lambda *args, **kwargs: used.append(function.__name__) or function(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    compiled_and_not(folder, keypoints)
+    assert {name: used.count(name) for name in set(used)} == {
+        "_tower_layer": 2 * (2 + 1 + 2),  # depth is not always there
+        "_text_layer": 4 * 3,
+        "_layer": 4 * 4 * 6,
+    }
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same(folder):
+    compiled_and_not(folder, keypoints)
+
+
+def test_compiling_needs_a_compiler(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match="compile: needs a C\\+\\+ compiler, found none"):
+        Predictor.from_pretrained(folder, compiled=True)
+
+
+def test_a_compiled_model_is_warmed_up_in_all_ways(predictor, monkeypatch):
+    asked = []
+    shared = SharedPredictor(predictor)
+    monkeypatch.setattr(predictor, "predict", lambda *args, **k: asked.append((*args, k)))
+    shared.warm_up(3)
+    monkeypatch.setattr(predictor.model.expert, "compiled_layer", print)
+    assert len(asked) == 1
+    shared.warm_up(3)
+    pasts = [(bool(points.history_valid.any()), points.n) for _, points, _, _ in asked]
+    assert pasts == [(False, 64), (False, 64), (True, 64), (True, 48), (False, 48)]
+    assert {options["samples"] for *_, options in asked} == {3}
 
 
 def test_without_the_memory_the_error_says_what_to_lower(folder, predictor, monkeypatch):

@@ -66,7 +66,7 @@ class WorldModelNode(Mu0LifecycleNode[WorldModelConfig]):
         """Load the predictor, try it once, and make publishers."""
         config = self.config
         self._predictor = SharedPredictor.load(config)
-        seconds = self._predictor.warm_up()
+        seconds = self._predictor.warm_up(config.samples)
         model = config.predictor is Kind.MODEL
         which = f" {config.checkpoint} on {config.device}" if model else ""
         self.get_logger().info(
