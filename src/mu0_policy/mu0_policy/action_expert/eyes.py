@@ -29,7 +29,7 @@ def small_picture(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def picture_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """Turn pictures (..., H, W, 3) uint8 into (..., 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, -3).float() / 255.0
+    return torch.from_numpy(np.array(pictures)).movedim(-1, -3).float() / 255.0
 
 
 class ConvolutionalEye(nn.Module):
