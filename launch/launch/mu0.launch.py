@@ -36,7 +36,8 @@ ARGUMENTS = {
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
     "precision": ("float32", "Its number format", ["float32", "bfloat16", "int8"]),
-    "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
+    "policy": ("trace_follower", "Moves the robot", ["trace_follower", "action_expert", "none"]),
+    "expert": ("", "Folder of the action expert, where that is the policy", None),
     "compressed": ("false", "Take the images' /compressed and /compressedDepth", BOOLEANS),
     "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
     "fixed_frame": ("", "Frame that a moving camera moves in; empty for a camera at rest", None),
@@ -71,8 +72,7 @@ def generate_launch_description() -> LaunchDescription:
         PathJoinSubstitution([ThisLaunchFileDir(), "rviz.launch.py"]),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    nodes = OpaqueFunction(function=_nodes)
-    return LaunchDescription([*arguments, transport, nodes, rviz])
+    return LaunchDescription([*arguments, transport, OpaqueFunction(function=_nodes), rviz])
 
 
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -83,9 +83,10 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     tracker = _gripper_points(robot_file) if robot_file else {}
     tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
     policy: dict[str, object] = {"dry_run": value["dry_run"] == "true"}
+    card = {"checkpoint": value["expert"]} if value["policy"] == "action_expert" else {}
     if value["predictor"] == "model":
         history, traces = _trained(value["checkpoint"])
-        tracker, policy = tracker | history, policy | traces
+        tracker, card = tracker | history, card or traces
     model = {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
     predictor: dict[str, object] = {**model, "compressed": compressed}
     nodes: list[LaunchDescriptionEntity] = [
@@ -97,7 +98,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
         policy["embodiment_file"] = str(robot_file)
-        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
+        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy | card, value))
     return nodes
 
 

@@ -30,6 +30,7 @@ from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_core.errors import TrajectoryError
 from mu0_policy.companions import Companions
+from mu0_policy.joint_path import JointPath
 from mu0_policy.progress import Progress
 from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
 
@@ -45,6 +46,7 @@ class Phase(Enum):
     CARRY = "carry"
     OPEN = "open"
     RETREAT = "retreat"
+    ACT = "act"
     DONE = "done"
 
 
@@ -124,12 +126,14 @@ class ToolPlan:
         poses: (k, 4, 4) tool poses to pass, the last one to stop at; none = stay; None = go on
             as before.
         close: Whether the fingers shall be closed.
+        path: Joints over time instead of poses.
     """
 
     phase: Phase
     reason: str
     poses: FloatArray | None
     close: bool
+    path: JointPath | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,6 +156,9 @@ class _Reading:
 @dataclass(slots=True)
 class TraceFollower:
     """Decide tool path and fingers from predictions; `reset` before each new task."""
+
+    source = "traces", "mu0/traces"
+    """What it decides from, and the topic that this comes on."""
 
     config: FollowerConfig
     gripper_s: float

@@ -54,6 +54,10 @@ class FeatureConfig:
         )
 
 
+SERVED = FeatureConfig(grid=8, pool=1, draws=2)
+"""What the node publishes unless told otherwise, and what action experts are trained on."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
     """Hold the features of B pictures.
@@ -80,6 +84,7 @@ def features(
     *,
     noise: Tensor,
     anchor_z: Tensor | None = None,
+    prefix: Prefix | None = None,
 ) -> Features:
     """Compute features.
 
@@ -89,9 +94,11 @@ def features(
         config: Which features.
         noise: (B or 1, draws, grid * grid, D, 3) state at flow time 1.
         anchor_z: (B, grid * grid) depth at the grid's points, m, 0 = unknown; None: all unknown.
+        prefix: Of these scenes with its hidden states, if it is known already.
     """
     with torch.no_grad():
-        prefix = model.encode(scene, hidden=True)
+        if prefix is None or prefix.hidden is None:
+            prefix = model.encode(scene, hidden=True)
         assert prefix.hidden is not None
         tokens = scene.token_valid.any(0)
         return Features(
@@ -146,6 +153,8 @@ class FeatureExtractor:
         rgb: NDArray[np.uint8],
         instruction: str,
         depth: NDArray[np.floating] | None = None,
+        *,
+        prefix: Prefix | None = None,
     ) -> Mapping[str, NDArray[np.float16]]:
         """Compute the features of one picture.
 
@@ -154,6 +163,7 @@ class FeatureExtractor:
             instruction: What is to be done.
             depth: (H, W) m aligned with the picture, NaN or 0 = none; ignored without a depth
                 path.
+            prefix: Of this input with its hidden states, if it is known already.
 
         Returns:
             By name: context (L, V), traces (K, E) and language (T, V), without padding.
@@ -161,7 +171,9 @@ class FeatureExtractor:
         depth = depth if self.model.config.use_depth else None
         scene = moved(self.processor.scene(rgb, instruction, depth), self.device)
         anchor_z = None if depth is None else self._depth_at_grid(depth)
-        found = features(self.model, scene, self.config, noise=self._noise, anchor_z=anchor_z)
+        found = features(
+            self.model, scene, self.config, noise=self._noise, anchor_z=anchor_z, prefix=prefix
+        )
         return {
             name: value[0].to(torch.float16).cpu().numpy()
             for name, value in (

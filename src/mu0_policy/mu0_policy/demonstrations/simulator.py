@@ -37,7 +37,7 @@ def read_simulated(path: Path) -> Demonstration:
         return Demonstration(
             name=str(path),
             robot=str(states["robot"]),
-            instruction=episode.description.strip(),
+            instruction=(episode.description or "").strip(),
             rate_hz=float(states["rate_hz"]),
             joints=tuple(str(name) for name in states["joints"]),
             gripper_joints=tuple(str(name) for name in states["gripper_joints"]),
