@@ -232,6 +232,21 @@ def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
     assert "made 0" not in str(error.value)
 
 
+def test_data_sets_with_other_names_are_trained_on(config, monkeypatch):
+    from mu0_policy.demonstrations.lerobot_writer import write_lerobot
+    from mu0_policy.demonstrations.reading import read_demonstrations
+
+    monkeypatch.setattr(train, "read_demonstrations", read_demonstrations)
+    path = config.output.with_name("set")
+    write_lerobot([made(s) for s in range(2)], path)
+    names = ("front=wrist", "hand=front")
+    config = replace(
+        config, demonstrations=(str(path),), camera_names=names, cameras=("hand",), steps=1
+    )
+    trainer, _ = run(config)
+    assert trainer.card.cameras == ("hand",)
+
+
 def test_nothing_to_resume_is_said(config):
     config.output.mkdir()
     with pytest.raises(CheckpointError, match="nothing to resume"):

@@ -98,7 +98,7 @@ class Asking:
         n_known = min(n_known, self._policy.card.most_known)
         known = None
         if n_known:
-            known = commanded(stamp_s + period_s * np.arange(1, n_known + 1))
+            known = commanded(stamp_s + period_s * np.arange(1.0, n_known + 1.0))
         self._asked = (stamp_s, n_known)
         self._running = self._pool.submit(self._answer, moment, known)
 

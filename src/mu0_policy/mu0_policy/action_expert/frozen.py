@@ -31,6 +31,3 @@ def load_extractor(
         identity=checkpoint_identity(folder),
         device=device,
     )
-
-
-__all__ = ["FeatureConfig", "FeatureExtractor", "load_extractor"]

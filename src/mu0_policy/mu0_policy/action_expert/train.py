@@ -230,7 +230,9 @@ def load_all(
     Raises:
         EpisodeError: One cannot be used; the message lists every fault of every one.
     """
-    shown, prepared, wrong = [], [], []
+    shown: list[Demonstration] = []
+    prepared: list[Prepared] = []
+    wrong: list[str] = []
     cache = config.cache or config.output / "cache"
     wanted: Wanted | None = None
     for one in tqdm(read_demonstrations(config), unit="demonstration", desc="features"):

@@ -183,7 +183,9 @@ class _Writer:
         }
 
     def _statistics(self) -> dict[str, Any]:
-        numbers = {key: _described(np.concatenate(rows)) for key, rows in self._rows.items()}
+        numbers: dict[str, Any] = {
+            key: _described(np.concatenate(rows)) for key, rows in self._rows.items()
+        }
         for key, pixels in self._colours.items():
             described = _described(np.concatenate(pixels))
             numbers[key] = {

@@ -41,7 +41,7 @@ class SourceConfig:
             None if self.demonstrations else "demonstrations: expected at least one folder",
         )
 
-    def cameras(self) -> dict[str, str]:
+    def theirs(self) -> dict[str, str]:
         """Return the names of cameras that were given."""
         pairs = (name.split("=", 1) for name in self.camera_names)
         return {ours: theirs for ours, theirs in pairs}
@@ -59,7 +59,7 @@ def read_demonstrations(config: SourceConfig) -> Iterator[Demonstration]:
             yield read_simulated(path)
         elif is_lerobot(path):
             names = LeRobotNames(
-                cameras=config.cameras(),
+                cameras=config.theirs(),
                 gripper_open=config.gripper_open,
                 gripper_closed=config.gripper_closed,
             )
@@ -90,7 +90,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
 def _bag_options(config: SourceConfig) -> BagOptions:
     if config.embodiment_file is None:
         raise ConfigError("embodiment_file: needed to read bags; it names joints and controllers")
-    topics = {**DEFAULT_TOPICS, **config.cameras()}
+    topics = {**DEFAULT_TOPICS, **config.theirs()}
     if FRONT not in topics:
         raise ConfigError(f"camera_names: expected {FRONT}=TOPIC among them")
     return BagOptions(
