@@ -74,6 +74,8 @@ class GemmaStack(nn.Module):
             hidden_act="gelu_pytorch_tanh",
             vocab_size=1,
             pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=None,
         )
         layers = [GemmaDecoderLayer(config, i) for i in range(sizes.layers)]
         for layer in layers:
