@@ -8,7 +8,7 @@ The arm moves only while a goal of the policy's action is active.
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
@@ -75,7 +75,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*arguments, transport, OpaqueFunction(function=_nodes), rviz])
 
 
-def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+def _nodes(context: LaunchContext) -> list[Node]:
     """Describe the nodes, with what embodiment file and checkpoint say."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     robot_file = embodiment_file(value["robot"])
@@ -89,9 +89,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         tracker, card = tracker | history, card or traces
     model = {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
     predictor: dict[str, object] = {**model, "compressed": compressed}
-    nodes: list[LaunchDescriptionEntity] = [
-        _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),
-    ]
+    nodes = [_node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value)]
     if value["predictor"] != "none":
         nodes.append(_node("mu0_world_model/world_model_node", "world_model", predictor, value))
     if value["policy"] != "none":

@@ -1,9 +1,8 @@
 """Own the frozen world model in training: loading it, and which features it gives."""
 
-from pathlib import Path
-
 import torch
 
+from mu0_world_model.checkpoint import find
 from mu0_world_model.features import FeatureConfig, FeatureExtractor, checkpoint_identity
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.shipped import checkpoint_folder
@@ -15,15 +14,15 @@ def load_extractor(
     """Load what turns pictures into features.
 
     Args:
-        checkpoint: Name of a shipped checkpoint or a folder, with a slash in it.
+        checkpoint: Name of a shipped one, path of a folder, or hub repository ("owner/name").
         config: Which features.
         device: Where it runs.
 
     Raises:
         CheckpointError: The checkpoint is missing or broken.
     """
-    folder = Path(checkpoint_folder(checkpoint))
-    predictor = Predictor.from_pretrained(folder, device=device)
+    folder = find(checkpoint_folder(checkpoint))
+    predictor = Predictor.from_pretrained(folder, device=str(device))
     return FeatureExtractor(
         predictor.model,
         predictor.processor,

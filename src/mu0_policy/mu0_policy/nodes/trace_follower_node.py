@@ -45,9 +45,7 @@ class TraceFollowerNode(PolicyNode[TraceFollowerConfig]):
 
     def make_input(self, core: PolicyCore) -> TraceInput:
         """Subscribe to traces."""
-        return TraceInput(
-            self, self._tf, core, self._embodiment.base_frame, self.config.traces
-        )
+        return TraceInput(self, self._tf, core, self._embodiment.base_frame, self.config.traces)
 
 
 def main() -> int:

@@ -40,18 +40,13 @@ class WorldModelConfig(PredictorConfig):
 
     samples: int = option(1, description="Futures that are drawn each time", low=1, high=64)
     seed: int = option(
-        0,
-        description="Of the noise: the same each time, so that traces do not jump; -1: another",
-        low=-1,
+        0, description="Of the noise: the same each time, so traces do not jump; -1: any", low=-1
     )
     features: FeatureConfig = option(
         SERVED, description="Of action experts; as they were trained", read_only=True
     )
-
     compressed: bool = option(
-        False,
-        description="Take .../compressed colour and .../compressedDepth depth",
-        read_only=True,
+        False, description="Take .../compressed and .../compressedDepth", read_only=True
     )
 
     def __post_init__(self) -> None:
