@@ -193,10 +193,10 @@ class TraceFollower:
         """
         if self._is_stuck(state):
             return self._begin_anew(state, "does not get on: opens, goes back and plans anew")
-        plan = None
-        if prediction is not None and prediction.stamp_s >= self._since_s:
+        plan = self._on_turn(state)
+        if plan is None and prediction is not None and prediction.stamp_s >= self._since_s:
             plan = self._on_prediction(state, prediction)
-        return self._on_turn(state) if plan is None else plan
+        return plan
 
     # Decisions.
 
@@ -259,9 +259,10 @@ class TraceFollower:
         if distance_m > self.config.grasp_m or angle_rad > self.config.grasp_rad:
             return None
         self._since_s = state.now_s
-        return self._enter(
-            Phase.CLOSE, f"closes {1e3 * distance_m:.0f} mm from the grasp", close=True
-        )
+        self.phase = Phase.CLOSE
+        self.reason = f"closes {1e3 * distance_m:.0f} mm from the grasp"
+        grasp = self._reading.grasp[None]
+        return ToolPlan(phase=self.phase, reason=self.reason, poses=grasp, close=True)
 
     def _judge_grasp(self, state: RobotState) -> ToolPlan | None:
         if not self._fingers_done(state):
@@ -326,7 +327,7 @@ class TraceFollower:
         if close is None:
             close = self.phase is Phase.CARRY
         self.phase, self.reason = phase, reason
-        poses = None if phase in (Phase.CLOSE, Phase.DONE) else np.empty((0, 4, 4))
+        poses = None if phase is Phase.DONE else np.empty((0, 4, 4))
         return ToolPlan(phase=phase, reason=reason, poses=poses, close=close)
 
     def _fingers_done(self, state: RobotState) -> bool:
