@@ -215,7 +215,7 @@ def _leg(
 
 
 def _braking_m(from_speed: float, to_speed: float, speeds: Speeds) -> float:
-    """Return the way on which the tool can go from one speed to a lower one, with room to spare."""
+    """Return the way on which the tool gets from one speed to a lower one, with room to spare."""
     change = max(0.0, from_speed - to_speed)
     needed_s = change / speeds.acceleration + speeds.acceleration / speeds.jerk
     return 0.5 * (from_speed + to_speed) * needed_s
