@@ -128,7 +128,7 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
 
 def main() -> int:
     """Run the node."""
-    return spin(ActionExpertNode, threads=3)
+    return spin(ActionExpertNode, threads=4)  # goal, turn, request that waits for it, the rest
 
 
 if __name__ == "__main__":
