@@ -137,7 +137,7 @@ def test_several_draws_of_noise_are_as_several_examples(tmp_path):
         for k in range(3)
     ]
     losses = [
-        float(train.Objective(expert)(replace(one, n_known=torch.zeros(len(one.time)))))
+        train.Objective(expert)(replace(one, n_known=torch.zeros(len(one.time)))).item()
         for one in (whole, *apart)
     ]
     assert losses[0] == pytest.approx(np.mean(losses[1:]))

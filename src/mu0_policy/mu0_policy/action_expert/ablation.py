@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,9 +126,9 @@ def train_one(settings: ExpertTrainingConfig) -> Result:
     return result
 
 
-def summary(results: Sequence[Result]) -> list[dict[str, object]]:
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Compare pairs: one row for each size, errors in rad."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for size in dict.fromkeys(result.size for result in results):
         errors = {
             traces: np.array(
@@ -151,7 +152,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, object]]:
     return rows
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Write the rows of `summary` as Markdown."""
     lines = [
         "| decoder | seeds | with traces, rad | without, rad | less error | seeds with less |",

@@ -26,7 +26,10 @@ DEPTH = "depth"
 DEFAULT_DEPTH = "/camera/aligned_depth_to_color/image_raw"
 _INSTRUCTION = "/mu0/instruction"
 _JOINTS = "/joint_states"
-_DEPTH_FORMATS = {"16UC1": (np.dtype("<u2"), 1e-3), "32FC1": (np.dtype("<f4"), 1.0)}
+_DEPTH_FORMATS: dict[str, tuple[np.dtype[Any], float]] = {
+    "16UC1": (np.dtype("<u2"), 1e-3),
+    "32FC1": (np.dtype("<f4"), 1.0),
+}
 _OLDEST_PERIODS = 2.5  # of a stream's own period
 
 
