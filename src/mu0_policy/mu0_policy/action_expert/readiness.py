@@ -42,11 +42,11 @@ class Stream:
 
     @property
     def rate_hz(self) -> float | None:
-        """Messages a second, None where too few came to tell."""
-        if len(self.stamps_s) < _FEWEST_STAMPS:
+        """Messages a second at best, None where too few came to tell; a busy machine stalls."""
+        periods_s = np.diff(self.stamps_s)
+        if len(self.stamps_s) < _FEWEST_STAMPS or not (periods_s > 0.0).any():
             return None
-        period_s = float(np.median(np.diff(self.stamps_s)))
-        return 1.0 / period_s if period_s > 0.0 else None
+        return 1.0 / float(periods_s[periods_s > 0.0].min())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
