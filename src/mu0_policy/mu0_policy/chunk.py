@@ -25,6 +25,7 @@ HORIZON_S = 1.0
 _N_KNOTS = round(HORIZON_S / KNOT_S)
 _LIMIT_SHARE = 0.998  # the rest is for the solver's tolerance
 _JERK_COST = 1e-8  # rad^2 of deviation that a jerk of 1 rad/s^3 is worth
+_INSIDE_RAD = 2e-5  # of a position limit, where motions are planned if they can be
 _TAIL_DECAY = 0.8  # weight of a knot relative to the one before: the far end will be replaced
 
 FloatArray = NDArray[np.float64]
@@ -287,8 +288,6 @@ def _joint_jerk(
     goal, off = (to_v, free_v) if wanted is None else (to_q, free_q - wanted)
     cost = goal.T @ (weights[:, None] * goal) + np.eye(m) * _JERK_COST / h**6
     gradient = goal.T @ (weights * off)
-    lower = min(limits.position_lower[j], q0) if v0 == a0 == 0.0 else limits.position_lower[j]
-    upper = max(limits.position_upper[j], q0) if v0 == a0 == 0.0 else limits.position_upper[j]
     rows = (  # what is bounded: matrix, value without any jerk, low, high
         (to_a, free_a, -limits.acceleration[j], limits.acceleration[j]),
         (to_v, free_v, -velocity, velocity),
@@ -298,28 +297,41 @@ def _joint_jerk(
             -velocity[1:],
             velocity[1:],
         ),
-        (to_q, free_q, lower, upper),
-        ((to_q + to_v * h / 3.0)[:-1], (free_q + free_v * h / 3.0)[:-1], lower, upper),
-        (to_q - to_v * h / 3.0, free_q - free_v * h / 3.0, lower, upper),
     )
-    matrix, bound = [], []
-    for index, (response, value, low, high) in enumerate(rows):
-        share = _LIMIT_SHARE if index < 3 else 1.0
-        matrix += [response, -response]
-        bound += [share * high - value, value - share * low]
+    places = (  # whose position is bounded
+        (to_q, free_q),
+        ((to_q + to_v * h / 3.0)[:-1], (free_q + free_v * h / 3.0)[:-1]),
+        (to_q - to_v * h / 3.0, free_q - free_v * h / 3.0),
+    )
+    matrix = [sign * row[0] for row in (*rows, *places) for sign in (1.0, -1.0)]
+    bound = [
+        part
+        for _, value, low, high in rows
+        for part in (_LIMIT_SHARE * high - value, value - _LIMIT_SHARE * low)
+    ]
     most = _LIMIT_SHARE * limits.jerk[j] * h**3
-    solution = qpsolvers.solve_qp(
-        cost,
-        gradient,
-        np.concatenate(matrix),
-        np.concatenate(bound),
-        np.stack([to_v[-1], to_a[-1]]),
-        -np.array([free_v[-1], free_a[-1]]),
-        np.full(m, -most),
-        np.full(m, most),
-        solver="daqp",
-    )
-    if solution is None:
+    # A joint that moves within rounding of its limit has no way to stop before it. So motions are
+    # planned a little inside, which leaves that room to the ones that go on from there.
+    for inside_rad in (_INSIDE_RAD, 0.0):
+        lower = limits.position_lower[j] + inside_rad
+        upper = limits.position_upper[j] - inside_rad
+        if v0 == a0 == 0.0:
+            lower, upper = min(lower, q0), max(upper, q0)
+        room = [part for _, value in places for part in (upper - value, value - lower)]
+        solution = qpsolvers.solve_qp(
+            cost,
+            gradient,
+            np.concatenate(matrix),
+            np.concatenate(bound + room),
+            np.stack([to_v[-1], to_a[-1]]),
+            -np.array([free_v[-1], free_a[-1]]),
+            np.full(m, -most),
+            np.full(m, most),
+            solver="daqp",
+        )
+        if solution is not None:
+            break
+    else:
         raise TrajectoryError(
             f"{limits.joint_names[j]}: no motion from position {q0:.4f} rad, velocity "
             f"{v0:.4f} rad/s, acceleration {a0:.4f} rad/s^2 comes to rest in {m * h:.2f} s "

@@ -75,6 +75,18 @@ def test_random_targets_at_random_times_break_no_limit_at_500_hz(targets, start_
     assert (np.abs(qdd) <= LIMITS.acceleration * (1 + 1e-5)).all()
 
 
+def test_a_joint_that_creeps_to_its_limit_can_go_on():
+    end_s = 10.0
+    running = towards(resting([1.9, 0.0], end_s), (2.5, 0.0), end_s)  # wants beyond the limit
+    assert 1.999 < running.q[-1, 0] < LIMITS.position_upper[0] - 1e-5
+    state = np.array([[running.q[-1, 0], 0.0]])
+    creeping = np.repeat(state, 20, axis=0) + np.arange(-3, 17)[:, None] * [KNOT_S * 4e-5, 0.0]
+    speed = np.tile([4e-5, 0.0], (20, 1))
+    running = Chunk(first_knot=200, q=creeping, qd=speed, qdd=0.0 * speed)
+    chunk = towards(running, (1.0, 0.0), end_s)
+    assert violations(chunk, LIMITS) == []
+
+
 def test_positions_and_velocities_alone_give_back_the_motion():
     chunk = towards(resting([0.0, 0.0], 10.0), (1.0, 0.4), 10.0)
     h = KNOT_S
