@@ -30,6 +30,7 @@ _START_TIMEOUT_S = 120.0
 _SILENCE_TIMEOUT_S = 60.0
 _GOAL_TIMEOUT_S = 30.0
 _CANCEL_TIMEOUT_S = 10.0
+_REST_S = 1.0  # in which whatever was commanded ends
 _SETTLE_S = 0.5  # of simulated time
 _SPIN_S = 0.05
 _ENDS = {
@@ -156,13 +157,16 @@ class RolloutGraph:
         return f"{_ENDS.get(result.end_reason, result.end_reason)}: {result.message}"
 
     def end(self) -> None:
-        """Cancel the goal if it goes on, and wait until it has ended."""
+        """Cancel the goal if it goes on, and wait until it has ended and the arm rests."""
         if self._goal is None:
             return
         if not self._goal.done():
             self._handle.cancel_goal_async()
         deadline_s = time.monotonic() + _CANCEL_TIMEOUT_S
-        while not self._goal.done() and time.monotonic() < deadline_s:
+        rest_s = (self.now_s or 0.0) + _REST_S
+        while time.monotonic() < deadline_s and not (
+            self._goal.done() and (self.now_s or 0.0) > rest_s
+        ):
             self.spin()
         self._goal = None
 
