@@ -8,7 +8,7 @@ The arm moves only while a goal of the policy's action is active.
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
@@ -36,7 +36,8 @@ ARGUMENTS = {
     "checkpoint": (DEFAULT_CHECKPOINT, "Shipped checkpoint, path of a folder, or hub id", None),
     "device": ("cpu", "Where the model runs, as torch names it", None),
     "precision": ("float32", "Its number format", ["float32", "bfloat16", "int8"]),
-    "policy": ("trace_follower", "What moves the robot", ["trace_follower", "none"]),
+    "policy": ("trace_follower", "Moves the robot", ["trace_follower", "action_expert", "none"]),
+    "expert": ("", "Folder of the action expert, where that is the policy", None),
     "compressed": ("false", "Take the images' /compressed and /compressedDepth", BOOLEANS),
     "dry_run": ("false", "Show commands on a topic of their own, send none", BOOLEANS),
     "fixed_frame": ("", "Frame that a moving camera moves in; empty for a camera at rest", None),
@@ -71,11 +72,10 @@ def generate_launch_description() -> LaunchDescription:
         PathJoinSubstitution([ThisLaunchFileDir(), "rviz.launch.py"]),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    nodes = OpaqueFunction(function=_nodes)
-    return LaunchDescription([*arguments, transport, nodes, rviz])
+    return LaunchDescription([*arguments, transport, OpaqueFunction(function=_nodes), rviz])
 
 
-def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+def _nodes(context: LaunchContext) -> list[Node]:
     """Describe the nodes, with what embodiment file and checkpoint say."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     robot_file = embodiment_file(value["robot"])
@@ -83,21 +83,20 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     tracker = _gripper_points(robot_file) if robot_file else {}
     tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
     policy: dict[str, object] = {"dry_run": value["dry_run"] == "true"}
+    card = {"checkpoint": value["expert"]} if value["policy"] == "action_expert" else {}
     if value["predictor"] == "model":
         history, traces = _trained(value["checkpoint"])
-        tracker, policy = tracker | history, policy | traces
+        tracker, card = tracker | history, card or traces
     model = {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
     predictor: dict[str, object] = {**model, "compressed": compressed}
-    nodes: list[LaunchDescriptionEntity] = [
-        _node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value),
-    ]
+    nodes = [_node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value)]
     if value["predictor"] != "none":
         nodes.append(_node("mu0_world_model/world_model_node", "world_model", predictor, value))
     if value["policy"] != "none":
         if robot_file is None:
             raise ConfigError("robot: a policy needs one; give its embodiment, or policy:=none")
         policy["embodiment_file"] = str(robot_file)
-        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy, value))
+        nodes.append(_node(f"mu0_policy/{value['policy']}_node", "policy", policy | card, value))
     return nodes
 
 

@@ -12,6 +12,7 @@ use up the time that a chunk has to reach the controller:
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from mu0_policy import chunk as chunks
 from mu0_policy.chunk import Chunk, HandOver
 from mu0_policy.joint_path import JointPath, plan_joint_path, staying
 from mu0_policy.safety import SafetyConfig, SafetyFilter
-from mu0_policy.trace_follower import Phase, RobotState, ToolPlan, TraceFollower
+from mu0_policy.trace_follower import Phase, RobotState, ToolPlan
 from mu0_policy.trace_motions import Prediction, prediction_in_base
 
 FloatArray = NDArray[np.float64]
@@ -83,6 +84,36 @@ class Measured:
     gripper_qd: FloatArray
 
 
+class Stamped(Protocol):
+    """Be what a policy decides from."""
+
+    @property
+    def stamp_s(self) -> float:
+        """Time of the picture behind it."""
+
+
+class Policy(Protocol):
+    """Decide where to go and what the fingers do.
+
+    Attributes:
+        source: What it decides from, and the topic that this comes on.
+        phase: What it is about.
+        reason: Why, in one sentence.
+        valid_prob: Probability that the motion still goes on.
+    """
+
+    source: tuple[str, str]
+    phase: Phase
+    reason: str
+    valid_prob: float
+
+    def reset(self) -> None:
+        """Forget the task."""
+
+    def step(self, state: RobotState, prediction: Any, /) -> ToolPlan | None:
+        """Take a new prediction, if there is one, and decide; None = go on as before."""
+
+
 class PolicyCore:
     """Turn joint states and traces into chunks and gripper commands.
 
@@ -99,11 +130,11 @@ class PolicyCore:
         self,
         embodiment: Embodiment,
         model: RobotModel,
-        policy: TraceFollower,
+        policy: Policy,
         safety: SafetyConfig | None = None,
         execution: ExecutionConfig | None = None,
     ) -> None:
-        self._embodiment = embodiment
+        self._embodiment, self._gripper = embodiment, embodiment.gripper
         self._model = model
         self._execution = execution or ExecutionConfig()
         self.policy = policy
@@ -195,6 +226,30 @@ class PolicyCore:
         q = (1.0 - alpha) * self._history[before].q + alpha * self._history[after].q
         return self._model.forward(q, self._embodiment.tool_frame)
 
+    def measured_at(self, stamp_s: float) -> Measured:
+        """Return the newest joint state that was measured at a time or before it.
+
+        Raises:
+            StaleInputError: There is none, or it is too old.
+        """
+        known = [m for m in self._history if m.stamp_s <= stamp_s + 1e-6]
+        oldest_s = self.safety.config.max_joints_age_s
+        if not known or stamp_s - known[-1].stamp_s > oldest_s:
+            when = f"the last before is of {known[-1].stamp_s:.3f} s" if known else "none before"
+            raise StaleInputError(f"no joint states at {stamp_s:.3f} s; {when}")
+        return known[-1]
+
+    def commanded(self, times_s: FloatArray) -> FloatArray:
+        """Return the joints (m, j) commanded at times (m,), as sent so far, rad."""
+        if self._running is None:
+            raise StaleInputError("nothing is commanded yet")
+        return np.stack([self._chunk_at(float(t)).state(float(t)).q for t in times_s])
+
+    def gripper_share(self, gripper_q: FloatArray) -> float:
+        """Return where the fingers are: 0 = open, 1 = closed with nothing between."""
+        opened, closed = (np.array(x) for x in (self._gripper.open, self._gripper.closed))
+        return float(((gripper_q - opened) / (closed - opened)).mean())
+
     # Control.
 
     def engage(self, now_s: float) -> str:
@@ -266,7 +321,7 @@ class PolicyCore:
         """Bring traces to the base frame; raises a Mu0Error that says what is wrong with them."""
         return prediction_in_base(traces, T_base_camera, self.tool_pose_at(traces.stamp_ns * 1e-9))
 
-    def plan(self, now_s: float, prediction: Prediction | None = None, *, hold: str = "") -> None:
+    def plan(self, now_s: float, prediction: Stamped | None = None, *, hold: str = "") -> None:
         """Judge the inputs, and let the policy decide where to go and what the fingers do.
 
         Args:
@@ -289,7 +344,9 @@ class PolicyCore:
         if plan is None:
             return
         self.closed = plan.close
-        if plan.poses is not None:
+        if plan.path is not None:
+            self._path = plan.path
+        elif plan.poses is not None:
             self._path = self._joint_path(plan, branch, ahead)
 
     def command(self, now_s: float) -> Chunk | None:
@@ -348,7 +405,7 @@ class PolicyCore:
             fault = self.safety.watch(self._chunk_at(then_s).state(then_s), newest.q, then_s)
         if not fault and self._stopped:
             fault = "stopped on request"
-        return fault or self.safety.traces_fault(self._traces_stamp_s, now_s)
+        return fault or self.safety.traces_fault(self._traces_stamp_s, now_s, *self.policy.source)
 
     def _chunk_at(self, t_s: float) -> Chunk:
         """Return the chunk that says what was commanded at a time of the last seconds."""
@@ -357,14 +414,13 @@ class PolicyCore:
     def _robot_state(self, now_s: float, q_ahead: FloatArray) -> RobotState:
         newest, gripper = self._history[-1], self._embodiment.gripper
         opened, closed = np.array(gripper.open), np.array(gripper.closed)
-        share = (newest.gripper_q - opened) / (closed - opened)
         speed = newest.gripper_qd / (closed - opened)
         path = self._path
         return RobotState(
             now_s=now_s,
             T_base_tool=self._model.forward(newest.q, self._embodiment.tool_frame),
             T_base_tool_ahead=self._model.forward(q_ahead, self._embodiment.tool_frame),
-            gripper_share=float(share.mean()),
+            gripper_share=self.gripper_share(newest.gripper_q),
             gripper_at_rest=bool(np.abs(speed).max() < _SLOW_FINGERS),
             path_ended=path is None or now_s >= path.start_s + path.duration_s,
         )

@@ -67,6 +67,20 @@ def staying(q: FloatArray, start_s: float, shortfall: str = "") -> JointPath:
     )
 
 
+def timed(times_s: FloatArray, q: FloatArray) -> JointPath:
+    """Return the path through positions q (k, j) at times (k,), smoothly between them."""
+    since_s = np.asarray(times_s - times_s[0], dtype=np.float64)
+    return JointPath(
+        start_s=float(times_s[0]),
+        duration_s=float(since_s[-1]),
+        shortfall="",
+        _times_s=since_s,
+        _way_m=since_s,
+        _q=PchipInterpolator(since_s, q),
+        _q_end=q[-1],
+    )
+
+
 def plan_joint_path(
     ik: DifferentialIK,
     poses: FloatArray,

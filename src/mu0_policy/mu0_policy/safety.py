@@ -89,11 +89,20 @@ class SafetyFilter:
             return f"{self.limits.joint_names[joint]}: measured position {q[joint]} is no number"
         return _age_fault("joint states", now_s - stamp_s, self.config.max_joints_age_s)
 
-    def traces_fault(self, stamp_s: float | None, now_s: float) -> str:
-        """Say what is wrong with the age of the newest traces; empty = nothing."""
+    def traces_fault(
+        self, stamp_s: float | None, now_s: float, what: str = "traces", topic: str = "mu0/traces"
+    ) -> str:
+        """Say what is wrong with the age of the newest traces; empty = nothing.
+
+        Args:
+            stamp_s: Of the image behind them, None if none came.
+            now_s: Now, on the same clock.
+            what: What came in their place, for other policies.
+            topic: Where that comes from.
+        """
         if stamp_s is None:
-            return "no traces yet; check the topic mu0/traces"
-        return _age_fault("traces", now_s - stamp_s, self.config.max_traces_age_s)
+            return f"no {what} yet; check the topic {topic}"
+        return _age_fault(what, now_s - stamp_s, self.config.max_traces_age_s)
 
     def watch(self, commanded: JointMotion, q: FloatArray, now_s: float) -> str:
         """Compare the measured joints with the command; latch a fault if they stay apart.

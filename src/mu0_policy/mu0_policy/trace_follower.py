@@ -30,6 +30,7 @@ from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_core.errors import TrajectoryError
 from mu0_policy.companions import Companions
+from mu0_policy.joint_path import JointPath
 from mu0_policy.progress import Progress
 from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
 
@@ -45,6 +46,7 @@ class Phase(Enum):
     CARRY = "carry"
     OPEN = "open"
     RETREAT = "retreat"
+    ACT = "act"
     DONE = "done"
 
 
@@ -124,12 +126,14 @@ class ToolPlan:
         poses: (k, 4, 4) tool poses to pass, the last one to stop at; none = stay; None = go on
             as before.
         close: Whether the fingers shall be closed.
+        path: Joints over time instead of poses.
     """
 
     phase: Phase
     reason: str
     poses: FloatArray | None
     close: bool
+    path: JointPath | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,6 +156,9 @@ class _Reading:
 @dataclass(slots=True)
 class TraceFollower:
     """Decide tool path and fingers from predictions; `reset` before each new task."""
+
+    source = "traces", "mu0/traces"
+    """What it decides from, and the topic that this comes on."""
 
     config: FollowerConfig
     gripper_s: float
@@ -186,10 +193,10 @@ class TraceFollower:
         """
         if self._is_stuck(state):
             return self._begin_anew(state, "does not get on: opens, goes back and plans anew")
-        plan = None
-        if prediction is not None and prediction.stamp_s >= self._since_s:
+        plan = self._on_turn(state)
+        if plan is None and prediction is not None and prediction.stamp_s >= self._since_s:
             plan = self._on_prediction(state, prediction)
-        return self._on_turn(state) if plan is None else plan
+        return plan
 
     # Decisions.
 
@@ -252,9 +259,10 @@ class TraceFollower:
         if distance_m > self.config.grasp_m or angle_rad > self.config.grasp_rad:
             return None
         self._since_s = state.now_s
-        return self._enter(
-            Phase.CLOSE, f"closes {1e3 * distance_m:.0f} mm from the grasp", close=True
-        )
+        self.phase = Phase.CLOSE
+        self.reason = f"closes {1e3 * distance_m:.0f} mm from the grasp"
+        grasp = self._reading.grasp[None]
+        return ToolPlan(phase=self.phase, reason=self.reason, poses=grasp, close=True)
 
     def _judge_grasp(self, state: RobotState) -> ToolPlan | None:
         if not self._fingers_done(state):
@@ -319,7 +327,7 @@ class TraceFollower:
         if close is None:
             close = self.phase is Phase.CARRY
         self.phase, self.reason = phase, reason
-        poses = None if phase in (Phase.CLOSE, Phase.DONE) else np.empty((0, 4, 4))
+        poses = None if phase is Phase.DONE else np.empty((0, 4, 4))
         return ToolPlan(phase=phase, reason=reason, poses=poses, close=close)
 
     def _fingers_done(self, state: RobotState) -> bool:

@@ -1,5 +1,6 @@
 """A planar arm of three joints, and what the tests do with it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,53 @@ def scene(embodiment, model):
         ), grasp
 
     return make
+
+
+@pytest.fixture(scope="session")
+def world_model(tmp_path_factory):
+    """Save a world model of a few thousand random weights, and return its folder."""
+    import torch
+
+    from mu0_world_model import checkpoint
+    from mu0_world_model.model import Mu0
+    from mu0_world_model.presets import TINY
+    from mu0_world_model.statistics import STATISTICS, Statistics
+    from mu0_world_model.text import save_tokenizer, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("world") / "tiny"
+    sizes = replace(
+        TINY,
+        vlm=replace(
+            TINY.vlm,
+            vision_width=16,
+            vision_heads=2,
+            vision_mlp=16,
+            vision_layers=1,
+            text_width=16,
+            text_heads=2,
+            text_kv_heads=2,
+            text_head_dim=8,
+            text_mlp=16,
+        ),
+        num_vlm_layers=2,
+        num_expert_layers=2,
+        resize_imgs_with_padding=(32, 32),
+    )
+    statistics = Statistics(
+        delta_scale=sizes.delta_scale,
+        arc_step=0.01,
+        history_len=sizes.history_len,
+        future_len=sizes.future_len,
+        depth_log_min=-1.0,
+        depth_log_max=1.0,
+    )
+    torch.manual_seed(0)
+    model = Mu0(sizes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.2)
+    tokenizer = train_tokenizer(["Task: lift the cube\n"], sizes.vlm.vocab_size)
+    files = save_tokenizer(tokenizer, folder.parent / "tokenizer")
+    extras = {STATISTICS: statistics.to_json()}
+    checkpoint.save(model, folder, step=0, extras=extras, copy=files)
+    return folder

@@ -72,6 +72,27 @@ def test_once_the_tool_has_moved_what_moved_with_it_is_known(with_finger):
     assert not companions.ride(later, finger, later.horizon)
 
 
+def test_what_appears_later_is_told_by_the_prediction_or_by_its_place(with_finger):
+    companions = Companions()
+    first, _ = with_finger()
+    later, _ = with_finger(q=(1.0, -2.0, 1.0))
+    cube = first.current_xyz[points_of(first, 7)]
+    current, xyz, ids = later.current_xyz.copy(), later.xyz.copy(), later.cluster_ids.copy()
+    rows = points_of(later, 7)
+    xyz[rows] += (cube - current[rows])[:, None]
+    current[rows] = cube
+    same = replace(later, current_xyz=current, xyz=xyz)
+    ids[rows], ids[points_of(later, FINGER)] = 70, 90  # lost, and found again under new numbers
+    renamed = replace(same, cluster_ids=ids)
+    for prediction in (first, same, renamed):
+        companions.see(prediction)
+    assert companions.ride(renamed, points_of(renamed, 90), renamed.horizon)
+    xyz[rows] = renamed.current_xyz[rows, None] + np.median(
+        renamed.xyz[renamed.on_gripper] - renamed.current_xyz[renamed.on_gripper, None], axis=0
+    )  # at the grasp it is predicted to move as the gripper does
+    assert not companions.ride(renamed, points_of(renamed, 70), renamed.horizon)
+
+
 def test_the_follower_goes_to_the_cube_and_not_to_its_own_finger(with_finger):
     prediction, grasp = with_finger()
     follower = TraceFollower(FollowerConfig(), 0.6)

@@ -96,7 +96,8 @@ def test_it_closes_within_8_mm_and_not_before(follower, scene):
     follower.step(robot(prediction), prediction)
     assert follower.step(robot(prediction, at=grasp - np.array([0.010, 0, 0])), None) is None
     plan = follower.step(robot(prediction, at=grasp - np.array([0.006, 0, 0])), None)
-    assert plan.phase is Phase.CLOSE and plan.close and plan.poses is None
+    assert plan.phase is Phase.CLOSE and plan.close
+    assert np.allclose(plan.poses[:, :3, 3], grasp, atol=1e-3)
     assert plan.reason == "closes 6 mm from the grasp"
 
 

@@ -13,6 +13,9 @@ from mu0_core.errors import ConfigError, Mu0Error
 from mu0_sim.mujoco_gl import NO_RENDERING, mujoco
 from mu0_sim.world import CAMERA, FAR_M, FOVY_RAD, NEAR_M, World
 
+WRIST_SIZE = (160, 120)
+"""Width and height of the wrist camera's pictures, px."""
+
 _MAX_GEOMS = 1000
 
 
@@ -57,8 +60,14 @@ def scene_camera(width: int, height: int) -> Camera:
     return Camera.from_fovy(FOVY_RAD, width, height)
 
 
+def picture_buffer(camera: Camera) -> tuple[int, int]:
+    """Return width and height, px, that pictures of the scene and of the wrist both fit into."""
+    width, height = WRIST_SIZE
+    return max(camera.width, width), max(camera.height, height)
+
+
 class SceneRenderer:
-    """Render the camera of a world. All calls must come from the thread that made it."""
+    """Render the cameras of a world. All calls must come from the thread that made it."""
 
     def __init__(self, world: World, camera: Camera, *, shadows: bool) -> None:
         """Make an OpenGL context on this thread.
@@ -74,7 +83,7 @@ class SceneRenderer:
         self._world = world
         self._camera = camera
         self._thread = threading.current_thread()
-        self._gl = _make_gl_context(camera.width, camera.height)
+        self._gl = _make_gl_context(*picture_buffer(camera))
         self._gl.make_current()
         self._context = mujoco.MjrContext(world.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -86,15 +95,20 @@ class SceneRenderer:
         self._option.geomgroup[0] = 0  # collision shapes
         self._view = mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._view.fixedcamid = world.model.camera(CAMERA).id
 
     @property
     def world(self) -> World:
         """The world that is rendered."""
         return self._world
 
-    def render(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def render(
+        self, camera: str = CAMERA, size: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Take a picture.
+
+        Args:
+            camera: Name of the camera.
+            size: Width and height, px; None: the scene camera's.
 
         Returns:
             rgb (H, W, 3) uint8 and depth (H, W) float32 in m along the optical axis, NaN where
@@ -103,7 +117,7 @@ class SceneRenderer:
         Raises:
             Mu0Error: Called from another thread than the one that made the renderer.
         """
-        return self._draw()
+        return self._draw(camera, size or (self._camera.width, self._camera.height))
 
     def render_bodies(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Say which body each pixel shows.
@@ -119,7 +133,7 @@ class SceneRenderer:
         for flag in flags:
             self._scene.flags[flag] = True
         try:
-            colours, depth_m = self._draw()
+            colours, depth_m = self._draw(CAMERA, (self._camera.width, self._camera.height))
         finally:
             for flag in flags:
                 self._scene.flags[flag] = False
@@ -132,10 +146,13 @@ class SceneRenderer:
                 body_of[shape.segid] = self._world.model.geom_bodyid[shape.objid]
         return body_of[drawn], depth_m
 
-    def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Draw the scene as its flags say."""
+    def _draw(
+        self, camera: str, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Draw the scene as its flags say, in a picture of a width and a height."""
         self._check_thread()
-        width, height = self._camera.width, self._camera.height
+        width, height = size
+        self._view.fixedcamid = self._world.model.camera(camera).id
         viewport = mujoco.MjrRect(0, 0, width, height)
         rgb = np.empty((height, width, 3), np.uint8)
         raw_depth = np.empty((height, width), np.float32)

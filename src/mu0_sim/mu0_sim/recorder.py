@@ -17,7 +17,8 @@ from mu0_core.episode_writer import EpisodeOptions, write_episode
 from mu0_core.errors import TrajectoryError
 from mu0_sim.demonstrations import go_astray, plan_demonstration, play
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
-from mu0_sim.robot_control import Observer
+from mu0_sim.robot_control import Observer, RobotControl
+from mu0_sim.robot_recorder import ROBOT_FOLDER, RobotRecorder
 from mu0_sim.scripted_expert import LiftPlan, plan_lift
 from mu0_sim.simulation import Simulation, SimulationConfig
 
@@ -35,6 +36,10 @@ class RecorderConfig:
     seed: int = option(0, description="Seed of the first scene; the next ones count up", low=0)
     astray: bool = option(
         False, description="Begin beside the target, as after a miss, instead of at home"
+    )
+    actions: bool = option(
+        False,
+        description="Keep joints, commands and a wrist camera too, to train action experts on",
     )
     bag: bool = option(False, description="Record a rosbag2 of each episode too")
     arc_step: float = option(
@@ -143,7 +148,7 @@ def _record_scene(
     simulation: Simulation, config: RecorderConfig, seed: int, make_tape: TapeMaker | None
 ) -> Outcome:
     path, bag = episode_path(config, seed), bag_path(config, seed)
-    if path.exists() and (make_tape is None or bag.exists()):
+    if _is_complete(path, config) and (make_tape is None or bag.exists()):
         return Outcome(seed=seed, recorded=True, faults=_faults(path))
     control = None
     try:
@@ -155,10 +160,12 @@ def _record_scene(
     except TrajectoryError as error:
         return Outcome(seed=seed, recorded=False, faults=(f"no plan: {error}",))
     recorder = EpisodeRecorder(config.points)
+    control = control or RobotControl(simulation.robot, simulation.home_command())
+    robot = [RobotRecorder(control)] if config.actions else []
     tapes = [] if make_tape is None else [make_tape(bag, plan)]
     success = False
     try:
-        success = play(simulation, plan, [recorder, *tapes], control)
+        success = play(simulation, plan, [recorder, *robot, *tapes], control)
     finally:
         for tape in tapes:
             tape.keep() if success else tape.discard()
@@ -166,7 +173,14 @@ def _record_scene(
         return Outcome(seed=seed, recorded=False, faults=("the object was not lifted",))
     if not path.exists():
         _write(path, simulation, recorder, config)
+    for kept in robot:
+        kept.write(path)
     return Outcome(seed=seed, recorded=True, faults=_faults(path))
+
+
+def _is_complete(path: Path, config: RecorderConfig) -> bool:
+    """Say whether an episode is there with all that is wanted of it."""
+    return path.exists() and (not config.actions or (path / ROBOT_FOLDER).exists())
 
 
 def _faults(path: Path) -> tuple[str, ...]:

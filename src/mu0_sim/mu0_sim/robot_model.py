@@ -76,6 +76,10 @@ _SOURCES = {
     ),
 }
 
+WRIST_CAMERA = "wrist_camera"
+_WRIST_XYZ, _WRIST_TARGET_XYZ = (0.08, 0.0, -0.10), (0.0, 0.0, 0.01)  # in the tool frame, m
+_WRIST_FOVY_DEG = 75.0
+
 _ARM_ARMATURE = 0.3  # kg m^2, reflected rotor inertia; the descriptions leave it out
 _ARM_DAMPING = 0.1  # N m s/rad
 _GRIPPER_ARMATURE = {mujoco.mjtJoint.mjJNT_SLIDE: 1.0, mujoco.mjtJoint.mjJNT_HINGE: 0.005}
@@ -134,6 +138,7 @@ def robot_model(robot: RobotSpec) -> mujoco.MjSpec:
     spec.attach(gripper, prefix="", suffix="", frame=spec.body("right_hand").add_frame())
     _rename(spec, source)
     _place_tool_frame(spec, source.tool_shift_m)
+    _add_wrist_camera(spec)
     _add_arm_motors(spec, robot)
     _couple_gripper(spec, robot)
     for geom in spec.geoms:
@@ -174,6 +179,19 @@ def _place_tool_frame(spec: mujoco.MjSpec, shift_m: float) -> None:
     mujoco.mju_mat2Quat(quat, (R_hand_grip @ R_grip_tool).ravel())
     tool.pos = tool.pos + shift_m * R_hand_grip[:, 2]
     tool.quat = quat
+
+
+def _add_wrist_camera(spec: mujoco.MjSpec) -> None:
+    """Fix a camera to the hand, beside the plane of the fingers, that looks at the grip point."""
+    backward = np.subtract(_WRIST_XYZ, _WRIST_TARGET_XYZ)
+    backward /= np.linalg.norm(backward)
+    right = np.array([0.0, 1.0, 0.0])
+    quat = np.zeros(4)
+    rotation = np.column_stack((right, np.cross(backward, right), backward))
+    mujoco.mju_mat2Quat(quat, rotation.ravel())
+    spec.body(TOOL_FRAME).add_camera(
+        name=WRIST_CAMERA, pos=_WRIST_XYZ, quat=quat, fovy=_WRIST_FOVY_DEG
+    )
 
 
 def _add_arm_motors(spec: mujoco.MjSpec, robot: RobotSpec) -> None:

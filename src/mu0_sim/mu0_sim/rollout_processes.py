@@ -44,7 +44,7 @@ def simulator(config: RolloutConfig) -> Process:
 
     In step-lock it never outruns whoever answers its pictures; the expert answers none.
     """
-    follows = config.policy is PolicyName.TRACE_FOLLOWER
+    follows = config.policy is not PolicyName.EXPERT
     return node(
         "mu0_sim.nodes.sim_node",
         {
@@ -69,6 +69,7 @@ def of_series(config: RolloutConfig) -> list[Process]:
             "predictor": "none" if oracle else config.predictor.value,
             "checkpoint": config.checkpoint,
             "policy": config.policy.value,
+            **({"expert": config.expert} if config.expert else {}),
             "use_sim_time": "true",
             "log_level": "warn",
         },

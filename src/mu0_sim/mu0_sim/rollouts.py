@@ -25,6 +25,7 @@ class PolicyName(Enum):
     """Name what drives the robot."""
 
     TRACE_FOLLOWER = "trace_follower"
+    ACTION_EXPERT = "action_expert"
     EXPERT = "expert"
 
 
@@ -51,6 +52,7 @@ class RolloutConfig:
         description="Whose traces are followed; oracle: exact ones, which only a simulator has",
     )
     checkpoint: str = option("mu0-tiny", description="Of the model: shipped name or folder")
+    expert: str = option("", description="Folder of the action expert, where that is the policy")
     free_running: bool = option(
         False,
         description="Let simulated time run without waiting for traces, at most in real time",
@@ -65,7 +67,15 @@ class RolloutConfig:
     json: bool = option(False, description="Show no progress, only the JSON line at the end")
 
     def __post_init__(self) -> None:
-        validate(self)
+        acts = self.policy is PolicyName.ACTION_EXPERT
+        predicts = self.predictor is PredictorName.MODEL
+        validate(
+            self,
+            "expert: expected the folder of an action expert"
+            if acts and not self.expert
+            else None,
+            "predictor: an action expert needs the model" if acts and not predicts else None,
+        )
         SimulationConfig(robot=self.robot, task=self.task, seed=self.seed)  # says what is wrong
 
 

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, unknown_name_message
-from mu0_sim.cameras import BodyFrame, CameraFrame, DepthSensor, SceneRenderer, scene_camera
+from mu0_sim.cameras import (
+    WRIST_SIZE,
+    BodyFrame,
+    CameraFrame,
+    DepthSensor,
+    SceneRenderer,
+    picture_buffer,
+    scene_camera,
+)
+from mu0_sim.robot_model import WRIST_CAMERA
 from mu0_sim.robots import ROBOTS, RobotSpec, load_robot
 from mu0_sim.tasks import TASK_NAMES, Scene, lifted_cubes, make_scene
 from mu0_sim.truth import Truth
@@ -147,7 +156,8 @@ class Simulation:
 
     def _start(self, scene: Scene) -> None:
         """Replace the running scene."""
-        self._world = World(self.robot, scene, width=self.camera.width, height=self.camera.height)
+        width, height = picture_buffer(self.camera)
+        self._world = World(self.robot, scene, width=width, height=height)
         self._cube_start = self._cube_poses()
         self.T_world_camera = self._world.camera_pose()
         self._sensor_rng = np.random.default_rng(scene.seed)
@@ -214,6 +224,10 @@ class Simulation:
             T_world_camera=self.T_world_camera,
             time_s=self.time_s,
         )
+
+    def render_wrist(self) -> NDArray[np.uint8]:
+        """Take a picture (120, 160, 3) uint8 with the camera on the hand; as `render`."""
+        return self._ready_renderer().render(WRIST_CAMERA, WRIST_SIZE)[0]
 
     def render_bodies(self) -> BodyFrame:
         """Say which body each pixel shows, how far it is, and where all bodies are.

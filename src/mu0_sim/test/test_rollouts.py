@@ -127,7 +127,11 @@ def test_parameters_reach_a_node_with_their_types():
 @pytest.mark.parametrize("predictor", list(PredictorName))
 def test_every_policy_names_nodes_that_exist(policy, predictor):
     pytest.importorskip("rclpy")
-    config = RolloutConfig(policy=policy, predictor=predictor)
+    acts = policy is PolicyName.ACTION_EXPERT
+    if acts and predictor is not PredictorName.MODEL:
+        pytest.skip("an action expert needs the model")
+    expert = "some/expert" if acts else ""
+    config = RolloutConfig(policy=policy, predictor=predictor, expert=expert)
     processes = [simulator(config), *of_series(config), *of_episode(config, 5000)]
     for process in processes:
         if process.python:
@@ -135,9 +139,23 @@ def test_every_policy_names_nodes_that_exist(policy, predictor):
             assert callable(sys.modules[process.name].main)
         else:
             assert process.words[:3] == ("ros2", "launch", "mu0_bringup")
+    words = [word for process in processes for word in process.words]
+    assert ("expert:=some/expert" in words) == acts
     truths = [process.name for process in processes if "oracle" in process.name]
     follows = policy is PolicyName.TRACE_FOLLOWER
     assert bool(truths) == (follows and predictor is PredictorName.ORACLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({}, "expected the folder"),
+        ({"expert": "x/", "predictor": PredictorName.ORACLE}, "needs the model"),
+    ],
+)
+def test_an_action_expert_needs_its_folder_and_the_model(changes, what):
+    with pytest.raises(ConfigError, match=what):
+        RolloutConfig(policy=PolicyName.ACTION_EXPERT, **changes)
 
 
 def straight(start_s, q, qd, speed, seconds=0.5):

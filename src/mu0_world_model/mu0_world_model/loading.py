@@ -1,8 +1,10 @@
 """Own the choice of a predictor, and the one that several threads may ask."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from time import perf_counter
 from typing import Self
 
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
+from mu0_core.errors import ConfigError
 from mu0_core.traces import Keypoints, Traces
+from mu0_world_model import checkpoint
 from mu0_world_model.baselines import Motion, StraightLinePredictor
 from mu0_world_model.execution import ExecutionConfig
+from mu0_world_model.features import FeatureConfig, FeatureExtractor, checkpoint_identity
 from mu0_world_model.predictor import Predictor, TracePredictor
 from mu0_world_model.queries import grid_uv, keypoints_without_past
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -54,6 +59,8 @@ class SharedPredictor:
     def __init__(self, predictor: TracePredictor) -> None:
         self._predictor = predictor
         self._one_at_a_time = threading.Lock()
+        self._extractor: FeatureExtractor | None = None
+        self._folder: Path | None = None
         model = predictor if isinstance(predictor, Predictor) else None
         self.arc_step = predictor.arc_step
         self.history_length = model.history_len if model else _BASELINE_HISTORY
@@ -73,7 +80,7 @@ class SharedPredictor:
             return cls(StraightLinePredictor(motion=motion, arc_step=_BASELINE_ARC_STEP))
         torch.set_num_threads(config.threads)
         folder = checkpoint_folder(config.checkpoint)
-        return cls(
+        shared = cls(
             Predictor.from_pretrained(
                 folder,
                 device=config.device,
@@ -81,6 +88,8 @@ class SharedPredictor:
                 compiled=config.compile,
             )
         )
+        shared._folder = checkpoint.find(folder)
+        return shared
 
     def predict(
         self,
@@ -105,6 +114,37 @@ class SharedPredictor:
                 samples=samples,
                 seed=None if seed < 0 else seed,
             )
+
+    def features(
+        self,
+        config: FeatureConfig,
+        rgb: NDArray[np.uint8],
+        instruction: str,
+        depth: NDArray[np.float32] | None = None,
+    ) -> tuple[Mapping[str, NDArray[np.float16]], str]:
+        """Return features for action experts, and what tells them from those of others.
+
+        Raises:
+            ConfigError: The predictor is a baseline; it has none.
+        """
+        predictor = self._predictor
+        if not isinstance(predictor, Predictor) or self._folder is None:
+            raise ConfigError("features: expected a model, a baseline has none; set predictor")
+        with self._one_at_a_time:
+            extractor = self._extractor
+            if extractor is None or extractor.config != config:
+                predictor.keep_hidden = True
+                extractor = FeatureExtractor(
+                    predictor.model,
+                    predictor.processor,
+                    config,
+                    identity=checkpoint_identity(self._folder),
+                    device=predictor.device,
+                )
+                self._extractor = extractor
+            depth = depth if predictor.uses_depth else None
+            prefix = predictor.prefix(rgb, instruction, depth)
+            return extractor(rgb, instruction, depth, prefix=prefix), extractor.identity
 
     def warm_up(self, samples: int = 1) -> float:
         """Predict from a grey picture, since a first time is slow; return how long it took, s.

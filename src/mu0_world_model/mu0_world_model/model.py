@@ -256,6 +256,33 @@ class Mu0(nn.Module):
         Returns:
             Velocity (B, s, n, D, 3), noise minus data, and validity logits (B, s, n, H) or None.
         """
+        n = control.shape[2]
+        groups = self.config.control_groups
+        tokens = self._refine(control, modulation, prefix, queries)
+        return self.heads(rms_norm(self.expert.norm, tokens).unflatten(1, (-1, groups, n)))
+
+    def hidden(
+        self, control: Tensor, modulation: Tensor, prefix: Prefix, queries: Queries
+    ) -> Tensor:
+        """Return what the expert makes of each keypoint's last token, before its final norm.
+
+        Args:
+            control: As for `velocity`, like all that follow.
+            modulation: Of the flow time.
+            prefix: The scenes.
+            queries: The keypoints.
+
+        Returns:
+            (B, s, n, E), what action experts read.
+        """
+        samples, n = control.shape[1], control.shape[2]
+        tokens = self._refine(control, modulation, prefix, queries)
+        return tokens.unflatten(1, (samples, -1, n))[:, :, -1]
+
+    def _refine(
+        self, control: Tensor, modulation: Tensor, prefix: Prefix, queries: Queries
+    ) -> Tensor:
+        """Run the expert: (B, s * control groups * n, E) before the final norm."""
         samples, n = control.shape[1], control.shape[2]
         tokens = self.suffix.control(control, queries.features).flatten(1, 3)  # (B, s g n, E)
         n_history = 0 if queries.history is None else queries.history.shape[1]
@@ -270,11 +297,9 @@ class Mu0(nn.Module):
             places=queries.places,
             keypoint_valid=queries.valid,
         )
-        tokens = self.expert(
+        return self.expert(
             tokens.to(self.expert.norm.weight.dtype), modulation, prefix.memory, layout
         )
-        groups = self.config.control_groups
-        return self.heads(rms_norm(self.expert.norm, tokens).unflatten(1, (samples, groups, n)))
 
     def initial_noise(
         self, points: Points, samples: int, generator: torch.Generator | None = None

@@ -81,6 +81,8 @@ class Predictor:
         self.name = name
         self.device = torch.device(device)
         self.n_steps = n_steps
+        self.keep_hidden = False
+        """Whether prefixes keep what action experts read."""
         self._kept: tuple[bytes, Prefix] | None = None
 
     @classmethod
@@ -182,7 +184,7 @@ class Predictor:
         with memory_errors(advice):
             with watch("preprocess"):
                 points = moved(self.processor.points(keypoints), self.device)
-            prefix = self._prefix(rgb, instruction, depth, watch)
+            prefix = self.prefix(rgb, instruction, depth, watch)
             with watch("denoise"):
                 noise = self.model.initial_noise(points, samples, _generator(seed))
                 predicted = self.model.sample(prefix, points, noise, n_steps=self.n_steps)
@@ -200,23 +202,34 @@ class Predictor:
         """Let go of the kept prefix."""
         self._kept = None
 
-    def _prefix(
+    def prefix(
         self,
         rgb: NDArray[np.uint8],
         instruction: str,
         depth: NDArray[np.floating] | None,
-        watch: "Stopwatch",
+        watch: "Stopwatch | None" = None,
     ) -> Prefix:
-        """Return the kept prefix if it is of this input, else encode it and keep that."""
+        """Return the kept prefix if it is of this input, else encode it and keep that.
+
+        Args:
+            rgb: As for `predict`.
+            instruction: Likewise.
+            depth: Likewise; None without a depth path.
+            watch: Gets the time of each stage.
+        """
+        watch = watch or Stopwatch(self.device)
         with watch("preprocess"):
             key = _fingerprint(rgb, instruction, depth)
-            if self._kept is not None and self._kept[0] == key:
+            if self._kept is not None and self._kept[0] == key and self._has_all(self._kept[1]):
                 return self._kept[1]
             scene = moved(self.processor.scene(rgb, instruction, depth), self.device)
         with torch.inference_mode():
-            prefix = self.model.encode(scene, stage=watch)
+            prefix = self.model.encode(scene, hidden=self.keep_hidden, stage=watch)
         self._kept = (key, prefix)
         return prefix
+
+    def _has_all(self, prefix: Prefix) -> bool:
+        return prefix.hidden is not None or not self.keep_hidden
 
 
 class Stopwatch:

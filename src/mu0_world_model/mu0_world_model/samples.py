@@ -6,7 +6,7 @@ goes on, read the same samples without looking again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -97,6 +97,12 @@ class SampleIndex:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def every(self, stride: int) -> Self:
+        """Return the index with every so many-th sample of each episode, from its first on."""
+        starts = np.searchsorted(self.episode_numbers, self.episode_numbers)
+        kept = (np.arange(len(self)) - starts) % stride == 0
+        return replace(self, episode_numbers=self.episode_numbers[kept], slots=self.slots[kept])
 
     def save(self, path: Path) -> None:
         """Write a .npz file."""

@@ -42,6 +42,9 @@ class TrainingConfig:
     )
     preset: str = option("released", description="Model to start without a checkpoint")
     rules: str = option("released", description="Sample rules")
+    frame_stride: int = option(
+        1, description="Train on every so many-th frame; the next ones show nearly the same", low=1
+    )
     trained: Trained = option(
         Trained.CONFIGURED,
         description="As config.json says (released: expert and depth path), or the expert alone",

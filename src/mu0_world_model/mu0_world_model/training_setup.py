@@ -214,10 +214,11 @@ def _texts(paths: list[Path]) -> set[str]:
 
 
 def _index(config: TrainingConfig, statistics: Statistics, paths: list[Path]) -> SampleIndex:
-    return find_samples(
+    index = find_samples(
         paths,
         sample_rules(config.rules),
         history_len=statistics.history_len,
         future_len=statistics.future_len,
         arc_step=statistics.arc_step,
     )
+    return index.every(config.frame_stride)

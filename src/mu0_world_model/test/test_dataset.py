@@ -3,6 +3,7 @@
 import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,19 @@ def test_broken_and_empty_episodes_are_named_and_skipped(golden, processor, tmp_
     (tmp_path / "samples.npz").write_bytes(b"cut off")
     with pytest.raises(EpisodeError, match=r"samples.npz: not a whole"):
         SampleIndex.load(tmp_path / "samples.npz")
+
+
+def test_a_stride_thins_each_episode_from_its_first_frame_on():
+    index = SampleIndex(
+        episodes=(Path("a"), Path("b")),
+        episode_numbers=np.array([0, 0, 0, 1, 1], np.int32),
+        slots=np.array([4, 5, 9, 0, 1], np.int32),
+        skipped={},
+    )
+    thinned = index.every(2)
+    assert thinned.episode_numbers.tolist() == [0, 0, 1]
+    assert thinned.slots.tolist() == [4, 9, 0]
+    assert index.every(1).slots.tolist() == index.slots.tolist()
 
 
 def test_an_episode_of_another_arc_step_is_not_mixed_in(golden, processor):

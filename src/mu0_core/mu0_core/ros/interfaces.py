@@ -28,6 +28,7 @@ from rclpy.subscription import Subscription
 from mu0_core.errors import ConfigError, unknown_name_message
 
 OPTICAL_FRAME = "camera_color_optical_frame"
+WRIST_FRAME = "wrist_camera_color_optical_frame"
 
 
 class Qos(Enum):
@@ -137,6 +138,15 @@ def _command_topics(owner: str) -> list[Interface]:
 def _simulator_interfaces() -> list[Interface]:
     sim = "sim"
     return [
+        _published(
+            "wrist_camera/color/image_raw",
+            "sensor_msgs/msg/Image",
+            sim,
+            qos=Qos.SENSOR,
+            rate="camera rate",
+            frame=WRIST_FRAME,
+            meaning="Colour of the camera on the hand, rgb8; only while somebody subscribes",
+        ),
         _published(
             "joint_states",
             "sensor_msgs/msg/JointState",
@@ -279,6 +289,12 @@ def _world_model_interfaces() -> list[Interface]:
             "mu0/traces",
             "mu0_msgs/msg/TraceArray",
             meaning="Predicted traces of the keypoints, m; a step-locked simulator waits for them",
+            **predicted,
+        ),
+        _published(
+            "mu0/trace_features",
+            "mu0_msgs/msg/TraceFeatures",
+            meaning="Hidden states for action experts, float16; only while somebody subscribes",
             **predicted,
         ),
         _published(

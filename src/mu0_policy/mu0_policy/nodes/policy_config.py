@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mu0_core.config import option, validate
 from mu0_policy.core import ExecutionConfig
-from mu0_policy.readiness import TracesConfig
 from mu0_policy.safety import SafetyConfig
 
 
@@ -23,9 +22,6 @@ class PolicyNodeConfig:
     timeout_s: float = option(60.0, description="Of a goal that names none", unit="s", low=0.1)
     ready_timeout_s: float = option(
         30.0, description="How long to wait for the robot at configure", unit="s", low=0.1
-    )
-    traces: TracesConfig = option(
-        TracesConfig(), description="What the checkpoint's card says of them", read_only=True
     )
     safety: SafetyConfig = option(SafetyConfig(), description="The filter", read_only=True)
     execution: ExecutionConfig = option(

@@ -19,18 +19,18 @@ from tf2_ros import Buffer
 
 from mu0_core.embodiment import Embodiment, load_embodiment
 from mu0_core.errors import Mu0Error
+from mu0_core.kinematics import RobotModel
 from mu0_core.ros.interfaces import create_publisher, create_service, create_subscription
 from mu0_core.ros.lifecycle import Level, Mu0LifecycleNode
 from mu0_msgs.action import ExecuteInstruction
-from mu0_policy.core import End, Measured, PolicyCore
+from mu0_policy.core import End, Measured, Policy, PolicyCore
 from mu0_policy.nodes.execute_server import ExecuteServer
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
+from mu0_policy.nodes.policy_input import PolicyInput
 from mu0_policy.nodes.robot_input import listen, measured_from_message
 from mu0_policy.nodes.robot_output import Commander, RobotOutput
-from mu0_policy.nodes.trace_input import TraceInput
 from mu0_policy.readiness import check_robot
 from mu0_policy.task import Task
-from mu0_policy.trace_follower import TraceFollower
 
 C = TypeVar("C", bound=PolicyNodeConfig)
 
@@ -49,8 +49,12 @@ class PolicyNode(Mu0LifecycleNode[C]):
         self._output: RobotOutput | None = None
 
     @abstractmethod
-    def make_policy(self, embodiment: Embodiment) -> TraceFollower:
+    def make_policy(self, embodiment: Embodiment, model: RobotModel) -> Policy:
         """Make what decides where the tool goes."""
+
+    @abstractmethod
+    def make_input(self, core: PolicyCore) -> PolicyInput:
+        """Subscribe to what the policy decides from."""
 
     # Life.
 
@@ -67,9 +71,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
             joints.position,
             heard.T_base_tool,
         )
-        if doubt := config.traces.doubt(self._embodiment.name):
-            self.get_logger().warning(doubt)
-        policy = self.make_policy(self._embodiment)
+        policy = self.make_policy(self._embodiment, model)
         self._core = PolicyCore(self._embodiment, model, policy, config.safety, config.execution)
         self._output = RobotOutput(self, self._embodiment, dry_run=config.dry_run)
         self._commander = Commander(self._core, self._output, dry_run=config.dry_run)
@@ -81,9 +83,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
         """Take traces, joint states and requests."""
         assert self._core is not None
         self._last_s = self._now_s()
-        self._traces = TraceInput(
-            self, self._tf, self._core, self._embodiment.base_frame, self.config.traces
-        )
+        self._seen = self.make_input(self._core)
         create_subscription(self, "joint_states", self._on_joints)
         waiting = MutuallyExclusiveCallbackGroup()  # for the end of a turn
         requests: dict[str, Callable[[], str | None]] = {
@@ -151,7 +151,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
         if refusal:
             self.get_logger().warning(f"refuses {what}: {refusal}")
             return refusal
-        self._traces.forget()
+        self._seen.forget()
         self._commander.begin()
         deadline_s = None if timeout_s is None else now_s + timeout_s
         self._task = Task(instruction, now_s, deadline_s)
@@ -200,7 +200,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
                 self._forget(self._last_s - now_s)
             self._last_s = now_s
             self._take_joints(core)
-            prediction, fault = self._traces.take(task.instruction if task else "", now_s)
+            prediction, fault = self._seen.take(task.instruction if task else "", now_s)
             if fault:
                 self.warn_throttled("traces", fault)
             core.plan(now_s, prediction, hold=output.missing())
@@ -217,7 +217,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
         if self._task is not None:
             self._task.finish(End.SAFETY, message)
         self._let_go()
-        self._traces.forget()
+        self._seen.forget()
         if self._core is not None:
             self._core.forget()
 

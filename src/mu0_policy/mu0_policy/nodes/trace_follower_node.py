@@ -6,9 +6,13 @@ from typing import Any
 
 from mu0_core.config import option, validate
 from mu0_core.embodiment import Embodiment
+from mu0_core.kinematics import RobotModel
 from mu0_core.ros.lifecycle import spin
+from mu0_policy.core import PolicyCore
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
 from mu0_policy.nodes.policy_node import PolicyNode
+from mu0_policy.nodes.trace_input import TraceInput
+from mu0_policy.readiness import TracesConfig
 from mu0_policy.trace_follower import FollowerConfig, TraceFollower
 
 
@@ -16,6 +20,9 @@ from mu0_policy.trace_follower import FollowerConfig, TraceFollower
 class TraceFollowerConfig(PolicyNodeConfig):
     """Configure the policy and how it reads traces."""
 
+    traces: TracesConfig = option(
+        TracesConfig(), description="What the checkpoint's card says of them", read_only=True
+    )
     follower: FollowerConfig = option(
         FollowerConfig(), description="How traces are read", read_only=True
     )
@@ -30,9 +37,15 @@ class TraceFollowerNode(PolicyNode[TraceFollowerConfig]):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(TraceFollowerConfig, **arguments)
 
-    def make_policy(self, embodiment: Embodiment) -> TraceFollower:
+    def make_policy(self, embodiment: Embodiment, model: RobotModel) -> TraceFollower:
         """Make the trace follower."""
+        if doubt := self.config.traces.doubt(embodiment.name):
+            self.get_logger().warning(doubt)
         return TraceFollower(self.config.follower, embodiment.gripper.closing_s)
+
+    def make_input(self, core: PolicyCore) -> TraceInput:
+        """Subscribe to traces."""
+        return TraceInput(self, self._tf, core, self._embodiment.base_frame, self.config.traces)
 
 
 def main() -> int:

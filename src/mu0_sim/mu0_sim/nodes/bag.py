@@ -74,6 +74,7 @@ class BagTape:
     def on_camera(self, frame: CameraFrame, simulation: Simulation) -> None:
         """Record a picture and the score."""
         found = self._scene.of_camera(frame, success=simulation.success())
+        found |= self._scene.of_wrist(simulation.render_wrist(), frame.time_s)
         self._write(found, frame.time_s)
 
     def keep(self) -> None:

@@ -22,6 +22,7 @@ from mu0_msgs.msg import TraceArray
 from mu0_msgs.srv import ResetSimulation
 from mu0_sim.controllers import JointTrajectory as ArmMotion
 from mu0_sim.nodes.scene_messages import (
+    WRIST_IMAGE,
     Messages,
     SceneMessages,
     poses_of,
@@ -42,6 +43,7 @@ _PUBLISHED = (
     "camera/color/camera_info",
     "camera/aligned_depth_to_color/image_raw",
     "camera/aligned_depth_to_color/camera_info",
+    WRIST_IMAGE,
     "sim/success",
     "sim/poses",
     "sim/arm_motion",
@@ -150,6 +152,8 @@ class SimNode(Mu0LifecycleNode[SimNodeConfig]):
 
     def on_camera(self, frame: CameraFrame, simulation: Simulation) -> None:
         """Publish a picture and the score."""
+        if self._out[WRIST_IMAGE].get_subscription_count():  # it costs a second picture
+            self._publish(self._scene.of_wrist(simulation.render_wrist(), frame.time_s))
         success = simulation.success()
         self._publish(self._scene.of_camera(frame, success=success))
         self._publish(poses_of(simulation))

@@ -1,5 +1,6 @@
 """Bring keypoints together with the picture that they were found in."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -26,6 +28,8 @@ DEPTH = "camera/aligned_depth_to_color/image_raw"
 KEYPOINTS = "mu0/keypoints"
 _KEPT = 15  # pictures: what comes in half a second at 30 Hz, while a tracker works on one
 _DEPTH_SLOP_NS = 20_000_000  # drivers may stamp the two pictures of a pair apart
+_DEPTH_WAIT_S = 0.1  # for the depth of a picture that is there, wall clock
+_DEPTH_SILENT_NS = 500_000_000  # without depth for so long, none is waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ class PictureInput:
         self._pictures: deque[Any] = deque(maxlen=_KEPT)
         self._depths: deque[Any] = deque(maxlen=_KEPT)
         self._waiting: KeypointArray | None = None
+        self._waiting_since_s = -np.inf
         self._matched = 0
         kind = CompressedImage if compressed else Image
         colour = f"{COLOUR}/compressed" if compressed else COLOUR
@@ -90,6 +95,8 @@ class PictureInput:
         create_subscription(node, KEYPOINTS, self._on_keypoints)
         if depth:
             node.create_subscription(kind, depths, self._on_depth, sensor)
+            wall_clock = Clock(clock_type=ClockType.STEADY_TIME)
+            node.create_timer(_DEPTH_WAIT_S, self._match, clock=wall_clock)
 
     def silence(self) -> str | None:
         """Say what did not come since the last call, or None if a match came."""
@@ -113,10 +120,11 @@ class PictureInput:
 
     def _on_depth(self, message: Any) -> None:
         self._depths.append(message)
+        self._match()
 
     def _on_keypoints(self, message: KeypointArray) -> None:
         self._came[KEYPOINTS] += 1
-        self._waiting = message
+        self._waiting, self._waiting_since_s = message, time.monotonic()
         self._match()
 
     def _match(self) -> None:
@@ -128,9 +136,18 @@ class PictureInput:
         if colour is None:
             return
         depth = _nearest(self._depths, stamp_ns, _DEPTH_SLOP_NS)
+        if depth is None and self._depth_may_come(stamp_ns):
+            return
         keypoints, self._waiting = self._waiting, None
         self._matched += 1
         self._on_query(Query(colour=colour, keypoints=keypoints, depth=depth))
+
+    def _depth_may_come(self, stamp_ns: int) -> bool:
+        """Say whether the depth of this time is still on its way."""
+        newest_ns = max(map(_stamp_ns, self._depths), default=None)
+        if newest_ns is None or not 0 < stamp_ns - newest_ns < _DEPTH_SILENT_NS:
+            return False
+        return time.monotonic() - self._waiting_since_s < _DEPTH_WAIT_S
 
 
 def _stamp_ns(message: Any) -> int:

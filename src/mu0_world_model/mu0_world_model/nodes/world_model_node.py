@@ -21,8 +21,10 @@ from mu0_core.ros.lifecycle import Level, Mu0LifecycleNode, spin
 from mu0_core.ros.messages import traces_message
 from mu0_core.traces import Traces
 from mu0_msgs.srv import PredictTraces
+from mu0_world_model.features import SERVED, FeatureConfig
 from mu0_world_model.loading import Kind, PredictorConfig, SharedPredictor
 from mu0_world_model.nodes.display import Display
+from mu0_world_model.nodes.feature_output import FeatureOutput
 from mu0_world_model.nodes.one_shot import arrays_from_request
 from mu0_world_model.nodes.picture_input import PictureInput, Query
 from mu0_world_model.queries import usable
@@ -38,15 +40,13 @@ class WorldModelConfig(PredictorConfig):
 
     samples: int = option(1, description="Futures that are drawn each time", low=1, high=64)
     seed: int = option(
-        0,
-        description="Of the noise: the same each time, so that traces do not jump; -1: another",
-        low=-1,
+        0, description="Of the noise: the same each time, so traces do not jump; -1: any", low=-1
     )
-
+    features: FeatureConfig = option(
+        SERVED, description="Of action experts; as they were trained", read_only=True
+    )
     compressed: bool = option(
-        False,
-        description="Take .../compressed colour and .../compressedDepth depth",
-        read_only=True,
+        False, description="Take .../compressed and .../compressedDepth", read_only=True
     )
 
     def __post_init__(self) -> None:
@@ -74,6 +74,7 @@ class WorldModelNode(Mu0LifecycleNode[WorldModelConfig]):
         )
         self._traces = create_publisher(self, "mu0/traces")
         self._display = Display(self)
+        self._features = FeatureOutput(self, self._predictor, config.features)
 
     def start(self) -> None:
         """Subscribe, serve, and start the thread that predicts."""
@@ -150,8 +151,10 @@ class WorldModelNode(Mu0LifecycleNode[WorldModelConfig]):
         latency_ns = self.get_clock().now().nanoseconds - traces.stamp_ns
         self._display.show(rgb, keypoints, traces)
         times_s.append(time.perf_counter())
+        self._features.publish(rgb, traces, depth)
+        times_s.append(time.perf_counter())
         stages_s = dict(zip(traces.stage_names, traces.stage_seconds, strict=True))
-        own = ("convert", "predict", "publish", "display")
+        own = ("convert", "predict", "publish", "display", "features")
         stages_s |= dict(zip(own, np.diff(times_s), strict=True))
         self._stages_s = {**dict.fromkeys(self._stages_s, 0.0), **stages_s}  # 0: was not needed
         self._tell(traces, self._troubles(query, left_out), latency_ns)

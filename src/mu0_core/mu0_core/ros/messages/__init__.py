@@ -6,6 +6,11 @@ rclpy, `array.array` is not: see `flat`.
 """
 
 from mu0_core.ros.messages.buffers import flat
+from mu0_core.ros.messages.features import (
+    NamedFeatures,
+    features_from_message,
+    features_message,
+)
 from mu0_core.ros.messages.geometry import (
     ns_from_stamp,
     pose_from_transform,
@@ -45,11 +50,14 @@ from mu0_core.ros.messages.traces import (
 __all__ = [
     "JointPath",
     "JointValues",
+    "NamedFeatures",
     "array_from_image",
     "camera_from_info",
     "camera_info_message",
     "cloud_from_points",
     "depth_from_image",
+    "features_from_message",
+    "features_message",
     "flat",
     "image_from_array",
     "joint_path_from_message",

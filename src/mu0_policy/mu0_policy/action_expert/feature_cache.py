@@ -1,0 +1,121 @@
+"""Own what training needs of each demonstration, computed once and kept on disk.
+
+The frozen world model always gives the same features for the same picture, and serving sends them
+in float16 as they are kept here: reading them back is exact. Pictures of the robot's own cameras
+are kept at the size that is seen.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core.errors import EpisodeError
+from mu0_policy.action_expert.eyes import small_picture
+from mu0_policy.action_expert.policy import FEATURES
+from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
+
+Extract = Callable[..., Mapping[str, NDArray[np.float16]]]
+"""Turn a picture, an instruction and a depth picture into features by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """Hold one demonstration of n moments, ready for training.
+
+    Attributes:
+        features: By name, (n, tokens, width) float16.
+        pictures: By camera, (n, SIDE, SIDE, 3) uint8.
+        q: (n, j) rad.
+        gripper: (n,) share.
+        commands: (n, j + 1).
+    """
+
+    features: Mapping[str, NDArray[np.float16]]
+    pictures: Mapping[str, NDArray[np.uint8]]
+    q: NDArray[np.float64]
+    gripper: NDArray[np.float64]
+    commands: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.q)
+
+
+def prepare(
+    shown: Demonstration, cameras: tuple[str, ...], extract: Extract, identity: str, cache: Path
+) -> Prepared:
+    """Prepare a demonstration, from the cache where it is known.
+
+    Args:
+        shown: The demonstration, checked.
+        cameras: Cameras beside the front one.
+        extract: The world model.
+        identity: What tells its features from those of others.
+        cache: Folder of the cache.
+
+    Raises:
+        EpisodeError: A picture cannot be read, or the cache cannot be written.
+    """
+    folder = cache / _key(shown, cameras, identity)
+    if not folder.is_dir():
+        _compute(shown, cameras, extract, folder)
+    try:
+        features = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FEATURES}
+        pictures = {
+            name: np.load(folder / f"camera_{i}.npy", mmap_mode="r")
+            for i, name in enumerate(cameras)
+        }
+    except (OSError, ValueError) as error:
+        raise EpisodeError(f"{folder}: damaged; remove it, it is made again: {error}") from error
+    return Prepared(
+        features=features,
+        pictures=pictures,
+        q=shown.q,
+        gripper=shown.gripper,
+        commands=shown.commands,
+    )
+
+
+def _compute(
+    shown: Demonstration, cameras: tuple[str, ...], extract: Extract, folder: Path
+) -> None:
+    """Compute and keep, whole or not at all."""
+    rows: dict[str, list[NDArray[Any]]] = {name: [] for name in FEATURES}
+    for i in range(len(shown)):
+        depth = None if shown.depth is None else np.asarray(shown.depth[i], np.float32)
+        rgb = np.ascontiguousarray(shown.pictures[FRONT][i])
+        found = extract(rgb, shown.instruction, depth)
+        for name in FEATURES:
+            rows[name].append(found[name])
+    for i, camera in enumerate(cameras):
+        frames = shown.pictures[camera]
+        rows[f"camera_{i}"] = [small_picture(np.asarray(frames[k])) for k in range(len(shown))]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial.", dir=folder.parent))
+    try:
+        for name, values in rows.items():
+            np.save(partial / f"{name}.npy", np.stack(values))
+        os.rename(partial, folder)
+    except OSError as error:
+        raise EpisodeError(f"{folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _key(shown: Demonstration, cameras: tuple[str, ...], identity: str) -> str:
+    """Summarise all that features and pictures depend on, without reading every picture."""
+    digest = hashlib.blake2b(digest_size=12)
+    for text in (identity, shown.name, shown.instruction, *cameras):
+        digest.update(text.encode() + b"\0")
+    for camera in (FRONT, *cameras):
+        for i in (0, len(shown) // 2, len(shown) - 1):
+            digest.update(np.ascontiguousarray(shown.pictures[camera][i]).tobytes())
+    digest.update(shown.commands.tobytes())
+    return digest.hexdigest()

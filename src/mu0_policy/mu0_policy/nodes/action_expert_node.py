@@ -1,0 +1,117 @@
+"""Run an action expert on a robot."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mu0_core.config import option, validate
+from mu0_core.embodiment import Embodiment
+from mu0_core.kinematics import DifferentialIK, RobotModel
+from mu0_core.ros.lifecycle import spin
+from mu0_policy.action_expert.asking import Asking
+from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
+from mu0_policy.action_expert.policy import ExpertPolicy
+from mu0_policy.action_expert.readiness import check_card
+from mu0_policy.core import PolicyCore
+from mu0_policy.nodes.expert_input import ExpertInput
+from mu0_policy.nodes.policy_config import PolicyNodeConfig
+from mu0_policy.nodes.policy_node import PolicyNode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionExpertConfig(PolicyNodeConfig):
+    """Configure the expert and where its pictures come from."""
+
+    checkpoint: str = option(description="Folder of the action expert", read_only=True)
+    device: str = option("cpu", description="Where it runs: cpu, cuda ...", read_only=True)
+    camera_topics: tuple[str, ...] = option(
+        (),
+        description="Of its cameras, NAME=TOPIC; others are NAME_camera/color/image_raw",
+        read_only=True,
+    )
+    max_picture_age_s: float = option(
+        0.25, description="How much older than the features a picture may be", unit="s", low=0.01
+    )
+    seed: int = option(
+        0, description="Of the noise: the same each time; -1: another", low=-1, read_only=True
+    )
+    added_delay_s: float = option(
+        0.0,
+        description="Artificial delay of every answer, to try what it does",
+        unit="s",
+        low=0.0,
+        high=5.0,
+        read_only=True,
+    )
+    acting: ActingConfig = option(
+        ActingConfig(), description="When a task counts as done", read_only=True
+    )
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.camera_topics if "=" not in name]
+        validate(self, f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None)
+
+
+class ActionExpertNode(PolicyNode[ActionExpertConfig]):
+    """Ask the expert about the newest moment, and follow its answers."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(ActionExpertConfig, **arguments)
+        self._asking: Asking | None = None
+
+    def make_policy(self, embodiment: Embodiment, model: RobotModel) -> ExpertFollower:
+        """Load the expert, compare it with the robot, and try it once."""
+        config = self.config
+        ik = DifferentialIK(
+            model, embodiment.tool_frame, q_nominal=np.array(embodiment.arm.home_q)
+        )
+        seed = None if config.seed < 0 else config.seed
+        policy = ExpertPolicy.from_pretrained(
+            config.checkpoint, ik=ik, device=config.device, seed=seed
+        )
+        self._card = policy.card
+        check_card(policy.card, embodiment)
+        self._asking = Asking(policy, delay_s=config.added_delay_s)
+        seconds = self._asking.warm_up()
+        self.get_logger().info(
+            f"action expert {config.checkpoint} of {policy.card.features}; a first answer took "
+            f"{seconds:.2f} s"
+        )
+        self._follower = ExpertFollower(config.acting)
+        return self._follower
+
+    def make_input(self, core: PolicyCore) -> ExpertInput:
+        """Subscribe to features and the expert's cameras."""
+        assert self._asking is not None
+        given = dict(name.split("=", 1) for name in self.config.camera_topics)
+        topics = {
+            camera: given.get(camera, f"{camera}_camera/color/image_raw")
+            for camera in self._card.cameras
+        }
+        return ExpertInput(
+            self,
+            core,
+            self._asking,
+            self._follower,
+            self._card,
+            topics,
+            self.config.max_picture_age_s,
+        )
+
+    def teardown(self) -> None:
+        """Let go of the core and the expert."""
+        super().teardown()
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
+
+
+def main() -> int:
+    """Run the node."""
+    return spin(ActionExpertNode, threads=3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""The action expert on its own: what may depend on what, known heads, learning, saving."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mu0_core.errors import CheckpointError, ConfigError, ShapeError
+from mu0_core.kinematics import DifferentialIK
+from mu0_policy.action_expert import checkpoint
+from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
+from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.checkpoint import Checkpoint
+from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
+from mu0_policy.action_expert.eyes import SIDE
+from mu0_policy.action_expert.model import ActionExpert, Observation, flow_loss
+from mu0_policy.action_expert.normaliser import Normaliser
+from mu0_policy.action_expert.policy import ExpertPolicy, Moment
+from mu0_policy.action_expert.released import load_released
+
+CONFIG = ActionExpertConfig(
+    context_width=16,
+    trace_width=12,
+    mixer_heads=2,
+    cameras=("wrist", "side"),
+    eye_width=16,
+    eye_tokens=2,
+    state_dim=4,
+    action_dim=4,
+    chunk_size=6,
+    decoder=DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8),
+)
+CARD = ExpertCard(
+    robot="planar",
+    joints=("j1", "j2", "j3"),
+    gripper_joints=("jaw",),
+    rate_hz=10.0,
+    features="tiny 12ab, grid 4/2",
+    cameras=("wrist", "side"),
+    picture_sizes=("64x48", "64x48"),
+    most_known=3,
+)
+NORMALISER = Normaliser(
+    state_mean=(0.1, -0.2, 0.3, 0.5),
+    state_std=(0.5, 0.6, 0.7, 0.4),
+    action_mean=(0.2, 0.1, -0.3, 0.5),
+    action_std=(0.5, 0.5, 0.5, 0.5),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def random_expert(**changes):
+    torch.manual_seed(0)
+    expert = ActionExpert(replace(CONFIG, **changes)).double().eval()
+    with torch.no_grad():
+        for parameter in expert.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    return expert
+
+
+def observation(batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return Observation(
+        context=normal(batch, 5, 16),
+        context_valid=torch.ones(batch, 5, dtype=torch.bool),
+        traces=normal(batch, 4, 12),
+        language=normal(batch, 3, 16),
+        language_valid=torch.ones(batch, 3, dtype=torch.bool),
+        cameras={name: normal(batch, 3, SIDE, SIDE).sigmoid() for name in CONFIG.cameras},
+        state=normal(batch, 4),
+    )
+
+
+def noise(batch=2):
+    return torch.randn(batch, 6, 4, generator=torch.Generator().manual_seed(7)).double()
+
+
+def test_padded_tokens_change_nothing():
+    expert, seen = random_expert(), observation()
+    padded = replace(
+        seen,
+        context=torch.cat([seen.context, 9.0 * torch.ones(2, 2, 16).double()], dim=1),
+        context_valid=torch.cat([seen.context_valid, torch.zeros(2, 2).bool()], dim=1),
+    )
+    assert torch.allclose(expert.sample(seen, noise()), expert.sample(padded, noise()))
+
+
+@pytest.mark.parametrize("part", ["context", "traces", "language", "state", "wrist", "side"])
+def test_every_part_counts(part):
+    expert, seen = random_expert(), observation()
+    if part in seen.cameras:
+        changed = replace(seen, cameras={**seen.cameras, part: 1.0 - seen.cameras[part]})
+    else:
+        changed = replace(seen, **{part: getattr(seen, part).flip(-1)})
+    before, after = expert.sample(seen, noise()), expert.sample(changed, noise())
+    assert (before - after).abs().max() > 1e-6
+
+
+def test_context_is_read_once_unless_time_modulates_it():
+    seen, time = observation(), torch.tensor([0.3, 0.9]).double()
+    for timed in (False, True):
+        expert = random_expert(timed_context=timed)
+        assert (expert.encode(seen).memory is None) == timed
+        expert.velocity(noise(), time, expert.encode(seen))
+
+
+def test_known_actions_stand_at_the_head_and_steer_the_rest():
+    expert, seen = random_expert(), observation()
+    prefix = torch.full((2, 2, 4), 0.7).double()
+    result = expert.sample(seen, noise(), prefix=prefix)
+    assert torch.equal(result[:, :2], prefix)
+    other = expert.sample(seen, noise(), prefix=-prefix)
+    assert (result[:, 2:] - other[:, 2:]).abs().max() > 1e-6
+    with pytest.raises(ShapeError, match="fewer than 6"):
+        expert.sample(seen, noise(), prefix=noise())
+
+
+def test_known_and_padded_actions_do_not_count_in_the_loss():
+    expert, seen, actions = random_expert(), observation(), noise().flip(1)
+    time, n_known = torch.tensor([0.4, 0.6]).double(), torch.tensor([2, 0])
+    counted = torch.ones(2, 6, dtype=torch.bool)
+    counted[:, 5] = False
+
+    def loss(target, n=n_known):
+        return flow_loss(
+            expert, seen, target, noise=noise(), time=time, counted=counted, n_known=n
+        )
+
+    # A known action is shown without noise, so the noise at its place must not matter.
+    changed = noise()
+    changed[0, :2] += 3.0
+    shifted = flow_loss(
+        expert, seen, actions, noise=changed, time=time, counted=counted, n_known=n_known
+    )
+    assert torch.allclose(loss(actions), shifted)
+    assert not torch.allclose(loss(actions), loss(actions, torch.zeros(2, dtype=torch.long)))
+
+
+def test_exact_velocity_brings_noise_to_the_data():
+    expert = random_expert()
+    data = torch.full((2, 6, 4), 0.25).double()
+    expert.velocity = lambda state, time, encoded: noise() - data
+    for n in (1, 3, 10):
+        assert torch.allclose(expert.sample(observation(), noise(), n_steps=n), data)
+
+
+@pytest.mark.slow
+def test_it_learns_two_moments_by_heart():
+    torch.manual_seed(0)
+    expert = ActionExpert(replace(CONFIG, chunk_size=4)).train()
+    seen = observation()
+    seen = Observation(
+        **{
+            name: getattr(seen, name)
+            if name.endswith("valid")
+            else {k: v.float() for k, v in seen.cameras.items()}
+            if name == "cameras"
+            else getattr(seen, name).float()
+            for name in Observation.__dataclass_fields__
+        }
+    )
+    actions = torch.randn(2, 4, 4)
+    optimiser = torch.optim.AdamW(expert.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        time = 0.999 * torch.rand(2, generator=generator) + 0.001
+        eps = torch.randn(2, 4, 4, generator=generator)
+        loss = flow_loss(expert, seen, actions, noise=eps, time=time)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = expert.eval().sample(seen, torch.randn(2, 4, 4, generator=generator))
+    assert (found - actions).abs().mean() < 0.15
+
+
+def _checkpoint():
+    return Checkpoint(expert=random_expert().float(), normaliser=NORMALISER, card=CARD)
+
+
+def _moment(**changes):
+    rng = np.random.default_rng(0)
+    values = {
+        "features": {
+            "context": rng.standard_normal((5, 16)).astype(np.float16),
+            "traces": rng.standard_normal((4, 12)).astype(np.float16),
+            "language": rng.standard_normal((3, 16)).astype(np.float16),
+        },
+        "pictures": {n: rng.integers(0, 255, (48, 64, 3), np.uint8) for n in CONFIG.cameras},
+        "q": np.array([0.1, 0.2, 0.3]),
+        "gripper": 0.0,
+    }
+    return Moment(**(values | changes))
+
+
+def test_a_folder_gives_back_the_same_policy(tmp_path):
+    checkpoint.save(_checkpoint(), tmp_path / "expert")
+    ours = ExpertPolicy(_checkpoint()).commands(_moment())
+    policy = ExpertPolicy.from_pretrained(tmp_path / "expert")
+    assert policy.card == CARD
+    assert np.array_equal(policy.commands(_moment()), ours)
+    assert ours.shape == (6, 4)
+    assert "planar" in (tmp_path / "expert" / "README.md").read_text()
+
+
+def test_the_same_moment_gives_the_same_commands_unless_no_seed_is_given():
+    policy = ExpertPolicy(_checkpoint())
+    policy.warm_up()
+    assert np.array_equal(policy.commands(_moment()), policy.commands(_moment()))
+    free = ExpertPolicy(_checkpoint(), seed=None)
+    assert not np.array_equal(free.commands(_moment()), free.commands(_moment()))
+
+
+def test_known_commands_come_back_unchanged():
+    known = np.array([[0.1, 0.2, 0.3, 1.0], [0.2, 0.2, 0.3, 1.0]])
+    policy = ExpertPolicy(_checkpoint())
+    assert np.array_equal(policy.commands(_moment(), known)[:2], known)
+    with pytest.raises(ShapeError, match="at most 3"):
+        policy.commands(_moment(), np.zeros((4, 4)))
+
+
+def test_what_is_missing_is_named():
+    policy, moment = ExpertPolicy(_checkpoint()), _moment()
+    with pytest.raises(ShapeError, match="side"):
+        policy.commands(replace(moment, pictures={"wrist": moment.pictures["wrist"]}))
+    with pytest.raises(ShapeError, match="language"):
+        policy.commands(
+            replace(moment, features={k: moment.features[k] for k in ("context", "traces")})
+        )
+    with pytest.raises(ShapeError, match="finite"):
+        policy.commands(replace(moment, q=np.array([0.0, np.nan, 0.0])))
+    other = {**moment.features, "traces": np.zeros((4, 13), np.float16)}
+    with pytest.raises(ShapeError, match="another checkpoint"):
+        policy.commands(replace(moment, features=other))
+
+
+def test_broken_folders_are_refused(tmp_path):
+    folder = tmp_path / "expert"
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        checkpoint.load(folder)
+    checkpoint.save(_checkpoint(), folder)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(folder)
+    weights.write_bytes(whole)
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"chunk_size": 6', '"chunk_size": 0'))
+    with pytest.raises(CheckpointError, match="chunk_size"):
+        checkpoint.load(folder)
+    (folder / "config.json").write_text(text.replace('"trace_width": 12', '"trace_width": 14'))
+    with pytest.raises(CheckpointError, match="w_proj"):
+        checkpoint.load(folder)
+    (folder / "config.json").write_text(text)
+    (folder / "statistics.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="state_mean"):
+        checkpoint.load(folder)
+
+
+class _Payload:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_released_file_that_would_run_code_is_refused(tmp_path, capsys):
+    torch.save({"model_state_dict": _Payload()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="run code"):
+        load_released(tmp_path)
+    assert capsys.readouterr().out == ""
+    torch.save({"model_state_dict": {"a": torch.zeros(1)}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="not the weights"):
+        load_released(tmp_path)
+    with pytest.raises(CheckpointError, match="no file"):
+        load_released(tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize("space", list(ActionSpace))
+def test_actions_turn_back_into_commands(space, model, embodiment):
+    ik = DifferentialIK(model, embodiment.tool_frame)
+    translator = Translator(space, ik)
+    q = np.array([0.9, -1.4, 0.6])
+    line = q + np.linspace(0.0, 0.15, 5)[:, None] * np.array([1.0, -0.5, 0.5])
+    commands = np.concatenate([line, [[0.0], [0.0], [1.0], [1.0], [1.0]]], axis=1)
+    actions = translator.actions(commands, q)
+    back = translator.commands(actions, q)
+    reach = np.stack([model.forward(row[:3], "tool0") for row in back])
+    wanted = np.stack([model.forward(row, "tool0") for row in line])
+    assert np.abs(reach - wanted).max() < 2e-3
+    assert np.array_equal(back[:, 3], commands[:, 3])
+    if space is not ActionSpace.JOINTS:
+        assert np.abs(actions[0, :3]).max() < 1e-9
+
+
+def test_tool_deltas_need_kinematics():
+    with pytest.raises(ConfigError, match="embodiment"):
+        Translator(ActionSpace.TOOL_DELTAS)
+
+
+def test_gripper_goals_are_the_end_that_it_moves_to():
+    shares = np.array([0.0, 0.0, 0.2, 0.9, 1.0, 1.0, 0.6, 0.0])
+    assert gripper_goals(shares).tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_joint_that_does_not_move_is_not_blown_up():
+    still = Normaliser.measured(np.zeros((9, 2)), np.zeros((9, 2)))
+    assert still.action(torch.tensor([0.01, 0.0])).abs().max() <= 1.01

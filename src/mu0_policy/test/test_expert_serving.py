@@ -1,0 +1,222 @@
+"""Serving an action expert without ROS: asking, hand-over, fingers, the end, the checks."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mu0_core.errors import ConfigError, ShapeError, StaleInputError
+from mu0_policy import chunk as chunks
+from mu0_policy.action_expert.asking import Asking
+from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
+from mu0_policy.action_expert.readiness import check_card, features_fault, picture_fault
+from mu0_policy.core import End, Measured, PolicyCore
+from mu0_policy.safety import SafetyConfig
+
+HOME = np.array([1.2, -2.0, 0.8])
+CARD = ExpertCard(
+    robot="planar",
+    joints=("j1", "j2", "j3"),
+    gripper_joints=("jaw",),
+    rate_hz=10.0,
+    features="tiny 12ab, grid 4/2",
+    cameras=("wrist",),
+    picture_sizes=("64x48",),
+    most_known=8,
+)
+
+
+class Reaching:
+    """Stand in for an expert: along a fixed motion over time, whatever is seen.
+
+    An answer goes on from the commands it is given, as an expert was trained to.
+    """
+
+    card = CARD
+    chunk_size = 16
+
+    def __init__(self, motion):
+        self.motion, self.asked = motion, []
+
+    def warm_up(self):
+        pass
+
+    def commands(self, moment, known=None):
+        self.asked.append(0 if known is None else len(known))
+        times = moment + np.arange(1, 17) / 10.0
+        result = np.array([[*self.motion(t)[0], self.motion(t)[1]] for t in times])
+        if known is not None:
+            result[: len(known)] = known
+        return result
+
+
+def reach(t):
+    """Reach for three seconds and close at the second one."""
+    share = 0.5 - 0.5 * np.cos(np.pi * np.clip((t - 1.0) / 3.0, 0.0, 1.0))
+    return HOME + share * np.array([-0.5, 0.4, 0.3]), float(t > 2.0)
+
+
+@pytest.fixture
+def core(embodiment, model):
+    follower = ExpertFollower(ActingConfig(rest_s=1.0))
+    core = PolicyCore(embodiment, model, follower, SafetyConfig(engage_s=0.0))
+    return core, follower
+
+
+def measured(t, q):
+    return Measured(
+        stamp_s=t, q=q, qd=np.zeros(3), gripper_q=np.array([0.04]), gripper_qd=np.zeros(1)
+    )
+
+
+def play(core, follower, policy, latency_s, seconds=6.0, period_s=0.05):
+    """Run turns in simulated time, with answers that take a fixed time; return what was sent."""
+    asking, sent, overs, closed = Asking(policy), [], [], []
+    pending = None
+    t, q = 1.0, HOME.copy()
+    core.measure(measured(t, q))
+    assert core.engage(t) == ""
+    while t < seconds and core.ended is None:
+        core.measure(measured(t, q))
+        answer = None
+        if pending is not None and t >= pending:
+            while answer is None:
+                answer = asking.take(t)
+            pending = None
+        if pending is None:
+            asking.ask(t, t, t, core.lead_s, commander(core, follower))
+            pending = t + latency_s
+        core.plan(t, answer)
+        chunk = core.command(t)
+        if chunk is not None:
+            overs.append(core.sent(chunk, t))
+            sent.append(chunk)
+        closed.append((t, core.closed))
+        t = round(t + period_s, 6)
+        q = core.commanded(np.array([t]))[0]
+    asking.close()
+    return sent, overs, closed, t
+
+
+def commander(core, follower):
+    def commanded(times_s):
+        joints = core.commanded(times_s)
+        return np.column_stack([joints, follower.goals(times_s)])
+
+    return commanded
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 0.1, 0.3])
+def test_chunks_follow_each_other_without_pause_or_jump(core, latency_s):
+    core, follower = core
+    sent, overs, closed, _ = play(core, follower, Reaching(reach), latency_s)
+    jumps = [over.velocity_jump for over in overs if over is not None]
+    assert len(jumps) > 30
+    assert max(jumps) < 0.05
+    # What was executed: each chunk until the next one.
+    times = np.arange(1.6, 3.8, 0.01)
+    starts = [chunk.start_s for chunk in sent]
+    speeds = np.array(
+        [np.abs(sent[np.searchsorted(starts, t, "right") - 1].state(t).qd).max() for t in times]
+    )
+    assert speeds.min() > 0.02  # it never waits for an answer
+    end = core.running.q[-1]
+    assert np.abs(end - reach(9.0)[0]).max() < 0.02
+    first_closed = next(t for t, shut in closed if shut)
+    assert 1.9 < first_closed < 2.0 + latency_s + 0.3
+
+
+def test_the_longer_it_takes_the_more_is_given(core):
+    core, follower = core
+    quick, slow = Reaching(reach), Reaching(reach)
+    play(core, follower, quick, 0.0, seconds=2.0)
+    core.forget()
+    play(core, follower, slow, 0.4, seconds=3.5)
+    assert max(quick.asked[2:]) < min(slow.asked[3:])
+    assert max(slow.asked) <= CARD.most_known
+
+
+def test_done_when_no_more_motion_is_asked_for(core):
+    core, follower = core
+    _, _, _, t = play(core, follower, Reaching(reach), 0.1, seconds=9.0)
+    assert core.ended is End.DONE
+    assert 4.5 < t < 6.5
+    assert "no motion" in core.policy.reason
+
+
+def test_without_answers_it_holds_and_says_why(core):
+    core, _ = core
+    core.measure(measured(1.0, HOME))
+    assert core.engage(1.0) == ""
+    core.plan(1.05)
+    assert core.hold == "no answers of the action expert yet; check the topic mu0/trace_features"
+
+
+def test_an_answer_that_fails_is_said_and_the_next_is_asked(core):
+    class Failing(Reaching):
+        def commands(self, moment, known=None):
+            raise ShapeError("nothing came of wrist")
+
+    asking = Asking(Failing(reach))
+    asking.ask(1.0, 1.0, 1.0, 0.1, lambda times: np.zeros((len(times), 4)))
+    with pytest.raises(ShapeError, match="wrist"):
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline:
+            asking.take(1.1)
+    assert not asking.busy
+    asking.close()
+
+
+def test_warm_up_does_not_count_as_latency():
+    class Slow(Reaching):
+        def warm_up(self):
+            time.sleep(0.05)
+
+    asking = Asking(Slow(reach))
+    assert asking.warm_up() >= 0.05
+    assert asking.expected_latency_s == pytest.approx(0.1)  # one period, until one is known
+    asking.close()
+
+
+def test_joints_of_a_moment_are_never_later(core):
+    core, _ = core
+    for t in (1.0, 1.1, 1.2):
+        core.measure(measured(t, HOME + t))
+    assert core.measured_at(1.19).stamp_s == 1.1
+    assert core.measured_at(1.2).stamp_s == 1.2
+    with pytest.raises(StaleInputError, match="none before"):
+        core.measured_at(0.9)
+    with pytest.raises(StaleInputError, match=r"1\.200 s"):
+        core.measured_at(1.6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"robot": "ur5e"}, "trained for 'ur5e', this is 'planar'"),
+        ({"joints": ("j2", "j1", "j3")}, "another order"),
+        ({"joints": ("a", "b")}, "trained with a, b"),
+        ({"gripper_joints": ("finger",)}, "gripper joints: trained with finger"),
+    ],
+)
+def test_an_expert_for_another_robot_is_refused(embodiment, changes, what):
+    check_card(CARD, embodiment)
+    with pytest.raises(ConfigError, match=what):
+        check_card(replace(CARD, **changes), embodiment)
+
+
+def test_other_features_and_pictures_are_named():
+    names = dict.fromkeys(("context", "traces", "language"))
+    assert features_fault(CARD, CARD.features, names) == ""
+    fault = features_fault(CARD, "tiny 34cd, grid 4/2", names)
+    assert "34cd" in fault
+    assert "12ab" in fault
+    assert "no traces" in features_fault(CARD, CARD.features, {"context": 0, "language": 0})
+    assert picture_fault(CARD, "wrist", 640, 480) == ""
+    assert "64x48" in picture_fault(CARD, "wrist", 640, 360)
+
+
+def test_chunk_and_expert_times_agree():
+    assert pytest.approx(1.0 / CARD.rate_hz) == chunks.KNOT_S * 2

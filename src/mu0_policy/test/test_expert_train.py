@@ -1,0 +1,284 @@
+"""Training an action expert: examples, cache, exact resume, learning, refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mu0_core.errors import CheckpointError, EpisodeError
+from mu0_policy.action_expert import checkpoint, train
+from mu0_policy.action_expert.actions import ActionSpace, Translator
+from mu0_policy.action_expert.config import SIZES, DecoderConfig
+from mu0_policy.action_expert.feature_cache import prepare
+from mu0_policy.action_expert.policy import ExpertPolicy, Moment
+from mu0_policy.action_expert.training_config import ExpertTrainingConfig
+from mu0_policy.action_expert.training_data import ExampleRules, ExpertDataset, collate
+from mu0_policy.demonstrations.demonstration import Demonstration
+
+JOINTS = ("j1", "j2", "j3")
+RULES = ExampleRules(chunk_size=4, most_known=2, known_share=0.5, shift_px=2, seed=0)
+
+
+def made(seed=0, n=10, **changes):
+    """A reach whose goal can be seen in the pictures."""
+    rng = np.random.default_rng(seed)
+    goal = rng.uniform(-0.3, 0.3, 3)
+    way = np.linspace(0.0, 1.0, n + 1)[:, None] * goal
+    brightness = np.clip(128 + 400 * goal, 0, 255).astype(np.uint8)
+    front = np.tile(brightness, (n, 32, 32, 1))
+    values = {
+        "name": f"made {seed}",
+        "robot": "planar",
+        "instruction": "lift the cube",
+        "rate_hz": 10.0,
+        "joints": JOINTS,
+        "gripper_joints": ("jaw",),
+        "pictures": {"front": front, "wrist": front},
+        "depth": None,
+        "q": way[:-1],
+        "gripper": np.zeros(n),
+        "commands": np.concatenate([way[1:], np.zeros((n, 1))], axis=1),
+    }
+    return Demonstration(**(values | changes))
+
+
+@pytest.fixture
+def config(tmp_path, world_model, monkeypatch):
+    torch.set_num_threads(1)
+    decoder = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
+    monkeypatch.setitem(SIZES, "small", decoder)
+    monkeypatch.setattr(train, "read_demonstrations", lambda config: (made(s) for s in range(4)))
+    return ExpertTrainingConfig(
+        demonstrations=("made",),
+        output=tmp_path / "run",
+        cache=tmp_path / "cache",
+        world_model=str(world_model),
+        grid=4,
+        draws=1,
+        chunk_size=4,
+        most_known=2,
+        steps=4,
+        batch_size=4,
+        warmup_steps=1,
+        log_every=1,
+        evaluate_every=2,
+        save_every=2,
+        ema_decay=0.9,
+    )
+
+
+def run(config):
+    config.output.mkdir(parents=True, exist_ok=True)
+    trainer = train.Trainer(config)
+    return trainer, trainer.run()
+
+
+def weights(trainer):
+    return [p.detach().clone() for p in trainer.averaged().parameters()]
+
+
+def fake_extract(rgb, instruction, depth=None):
+    mean = np.float16(rgb.mean() / 255.0)
+    return {
+        "context": np.full((3, 16), mean, np.float16),
+        "traces": np.full((2, 24), mean, np.float16),
+        "language": np.full((len(instruction) % 5 + 1, 16), mean, np.float16),
+    }
+
+
+def dataset(tmp_path, shown, **changes):
+    prepared = [prepare(one, ("wrist",), fake_extract, "fake", tmp_path) for one in shown]
+    return ExpertDataset(prepared, Translator(ActionSpace.JOINTS), replace(RULES, **changes))
+
+
+def test_a_chunk_is_what_follows_the_moment(tmp_path):
+    data = dataset(tmp_path, [made(n=6), made(seed=1, n=5)])
+    assert len(data) == 11
+    commands, counted = data.chunk(4)  # the last but one of the first demonstration
+    assert np.array_equal(commands[:2], made(n=6).commands[4:6])
+    assert np.array_equal(commands[2:], np.tile(commands[1], (2, 1)))  # not of the next one
+    assert counted.tolist() == [True, True, False, False]
+
+
+def test_examples_follow_from_seed_and_key(tmp_path):
+    data = dataset(tmp_path, [made()])
+    one, again, other = data[3, 2], data[3, 2], data[4, 2]
+    assert torch.equal(one["noise"], again["noise"])
+    assert torch.equal(one["pictures"]["wrist"], again["pictures"]["wrist"])
+    assert not torch.equal(one["noise"], other["noise"])
+    known = [int(data[e, 2]["n_known"]) for e in range(60)]
+    assert set(known) == {0, 1, 2}
+    assert all(int(data.quiet()[e, 2]["n_known"]) == 0 for e in range(10))
+
+
+def test_instructions_of_different_length_go_side_by_side(tmp_path):
+    data = dataset(tmp_path, [made(), made(seed=1, instruction="take it up")])
+    batch = collate([data[0, 0], data[0, 12]])
+    lengths = batch.seen.language_valid.sum(1).tolist()
+    assert len(set(lengths)) == 2
+    assert batch.seen.language.shape[1] == max(lengths)
+
+
+def test_features_are_computed_once(tmp_path):
+    calls = []
+
+    def counting(*args):
+        calls.append(args)
+        return fake_extract(*args)
+
+    for identity, n in (("a", 10), ("a", 10), ("b", 20)):
+        found = prepare(made(), ("wrist",), counting, identity, tmp_path)
+        assert len(calls) == n
+        assert found.features["context"].dtype == np.float16
+        assert found.pictures["wrist"].shape == (10, 96, 96, 3)
+    prepare(made(seed=1), ("wrist",), counting, "a", tmp_path)
+    assert len(calls) == 30
+
+
+def test_what_serving_sees_is_what_training_saw(config, world_model):
+    trainer, _ = run(config)
+    extract = train.load_extractor(str(world_model), train.FeatureConfig(grid=4, pool=1, draws=1))
+    one = made(0)
+    found = extract(one.pictures["front"][3], one.instruction)
+    names = sorted(p.name for p in config.cache.iterdir())
+    assert len(names) == 4
+    kept = [np.load(config.cache / name / "traces.npy")[3] for name in names]
+    assert any(np.array_equal(found["traces"], rows) for rows in kept)
+    assert trainer.card.features == extract.identity
+
+
+def test_a_run_can_stop_and_go_on_exactly(config):
+    whole, _ = run(config)
+    again = replace(config, output=config.output.with_name("again"), save_every=2)
+    again.output.mkdir()
+    trainer = train.Trainer(again)
+    trainer.config = replace(again, steps=4)
+    batches = train.expert_batches(trainer.data, batch_size=4, rank=0, world=1, start=0, workers=0)
+    for _ in range(2):
+        trainer._train_step(next(batches))
+        trainer.step += 1
+    trainer._save()
+    compare(whole, run(replace(again, resume=True))[0])
+
+
+def compare(a, b):
+    assert all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+def test_a_run_leaves_a_policy_with_its_card(config):
+    _, results = run(config)
+    assert results["steps"] == 4
+    assert 0.0 < results["held_out_rad"] < 10.0
+    found = checkpoint.load(config.output / "best")
+    card = found.card
+    assert (card.robot, card.joints, card.space) == ("planar", JOINTS, ActionSpace.JOINT_DELTAS)
+    assert (card.rate_hz, card.cameras, card.picture_sizes) == (10.0, ("wrist",), ("32x32",))
+    assert card.instructions == ("lift the cube",)
+    assert card.held_out_rad is not None
+    assert any((config.output / "logs").rglob("events*"))
+    policy = ExpertPolicy(found)
+    one = made(0)
+    extract = train.load_extractor(
+        config.world_model, train.FeatureConfig(grid=4, pool=1, draws=1)
+    )
+    moment = Moment(
+        features=extract(one.pictures["front"][0], one.instruction),
+        pictures={"wrist": one.pictures["wrist"][0]},
+        q=one.q[0],
+        gripper=0.0,
+    )
+    assert policy.commands(moment).shape == (4, 4)
+
+
+@pytest.mark.slow
+def test_it_learns_to_reach(config):
+    config = replace(
+        config,
+        steps=600,
+        batch_size=16,
+        lr=3e-3,
+        evaluate_every=600,
+        save_every=600,
+        held_out_share=0.0,
+        log_every=100,
+        warmup_steps=20,
+    )
+    trainer, _ = run(config)
+    data = trainer.data.quiet()
+    joints, _ = train.held_out_errors(
+        trainer.averaged().eval(), data, trainer._translator, list(range(0, len(data), 3))
+    )
+    still = np.mean(
+        [np.abs(data.chunk(i)[0][:, :3] - data.joints(i)).mean() for i in range(len(data))]
+    )
+    assert joints < 0.3 * still
+
+
+def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
+    bad = [
+        made(0),
+        made(1, pictures={"front": made(1).pictures["front"]}),
+        made(2, joints=("j2", "j1", "j3")),
+        made(3, rate_hz=20.0),
+    ]
+    monkeypatch.setattr(train, "read_demonstrations", lambda config: iter(bad))
+    config.output.mkdir()
+    with pytest.raises(EpisodeError) as error:
+        train.Trainer(config)
+    for what in ("made 1", "no wrist", "made 2", "another order", "made 3", "20 Hz"):
+        assert what in str(error.value)
+    assert "made 0" not in str(error.value)
+
+
+def test_data_sets_with_other_names_are_trained_on(config, monkeypatch):
+    from mu0_policy.demonstrations.lerobot_writer import write_lerobot
+    from mu0_policy.demonstrations.reading import read_demonstrations
+
+    monkeypatch.setattr(train, "read_demonstrations", read_demonstrations)
+    path = config.output.with_name("set")
+    write_lerobot([made(s) for s in range(2)], path)
+    names = ("front=wrist", "hand=front")
+    config = replace(
+        config, demonstrations=(str(path),), camera_names=names, cameras=("hand",), steps=1
+    )
+    trainer, _ = run(config)
+    assert trainer.card.cameras == ("hand",)
+
+
+def test_nothing_to_resume_is_said(config):
+    config.output.mkdir()
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train.Trainer(replace(config, resume=True))
+
+
+def test_the_command(config, capsys):
+    arguments = [
+        "--demonstrations",
+        "made",
+        "--output",
+        str(config.output),
+        "--cache",
+        str(config.cache),
+        "--world_model",
+        config.world_model,
+        "--grid",
+        "4",
+        "--draws",
+        "1",
+        "--chunk_size",
+        "4",
+        "--most_known",
+        "2",
+        "--steps",
+        "2",
+        "--batch_size",
+        "4",
+    ]
+    assert train.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 2
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    assert stopped.value.code == 2
+    assert "--resume" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""Record what the robot did beside an episode: joints, commands, pictures of the wrist camera.
+
+Everything is taken at the instants of the episode's pictures. The folder `robot` of an episode
+holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
+
+    robot, joints, gripper_joints   names
+    gripper_open, gripper_closed    positions of the gripper's driving joint, rad or m
+    rate_hz                         pictures a second
+    q, gripper_q                    (n, j) rad and (n,) measured
+    command_q, command_gripper      (n + 1, j) and (n + 1,) commanded then, and one period later
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_sim.robot_control import RobotControl
+from mu0_sim.simulation import CameraFrame, JointCommand, JointState, Simulation
+
+ROBOT_FOLDER = "robot"
+
+
+class RobotRecorder:
+    """Collect joints, commands and wrist pictures; an observer of `mu0_sim.demonstrations.play`.
+
+    Args:
+        control: What commands the robot.
+    """
+
+    def __init__(self, control: RobotControl) -> None:
+        self._control = control
+
+    def on_reset(self, simulation: Simulation) -> None:
+        """Begin an episode."""
+        self._simulation = simulation
+        self._states: list[JointState] = []
+        self._commands: list[JointCommand] = []
+        self._wrist: list[NDArray[np.uint8]] = []
+
+    def on_joints(self, simulation: Simulation) -> None:
+        """Wait for pictures."""
+
+    def on_camera(self, frame: CameraFrame, simulation: Simulation) -> None:
+        """Keep what holds at the time of a picture."""
+        self._states.append(simulation.joint_state())
+        self._commands.append(self._control.command_at(frame.time_s))
+        self._wrist.append(simulation.render_wrist())
+
+    def write(self, episode: Path) -> None:
+        """Put the recording into the folder of its episode, whole or not at all."""
+        simulation, robot = self._simulation, self._simulation.robot
+        last = self._states[-1].time_s + 1.0 / simulation.config.rate_hz
+        commands = [*self._commands, self._control.command_at(last)]
+        n_joints = len(robot.arm_joints)
+        partial = Path(tempfile.mkdtemp(dir=episode, prefix=f".{ROBOT_FOLDER}."))
+        np.save(partial / "wrist.npy", np.stack(self._wrist))
+        np.savez(
+            partial / "states.npz",
+            robot=robot.name,
+            joints=robot.arm_joints,
+            gripper_joints=(robot.gripper.joint,),
+            gripper_open=robot.gripper.position_open,
+            gripper_closed=robot.gripper.position_closed,
+            rate_hz=simulation.config.rate_hz,
+            q=np.stack([state.q[:n_joints] for state in self._states]),
+            gripper_q=np.array([state.q[n_joints] for state in self._states]),
+            command_q=np.stack([command.q for command in commands]),
+            command_gripper=np.array([command.gripper_position for command in commands]),
+        )
+        partial.chmod(0o755)
+        shutil.rmtree(episode / ROBOT_FOLDER, ignore_errors=True)
+        os.rename(partial, episode / ROBOT_FOLDER)
