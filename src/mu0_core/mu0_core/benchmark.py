@@ -7,7 +7,7 @@ other. Policies are found by name through the entry points of the group `POLICY_
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, unknown_name_message
 
 POLICY_GROUP = "mu0.benchmark_policies"
-"""Entry points of this group are called with a checkpoint folder and return a `Policy`."""
+"""Entry points of this group are called with `PolicySettings` and return a `Policy`."""
 
 FRONT, WRIST = "front", "wrist"
 """Names of the cameras."""
@@ -45,6 +45,8 @@ class Observation:
         camera: Intrinsics of the front camera.
         q: (j,) measured joints of the arm, rad.
         gripper: Measured place of the fingers, 0 = open, 1 = closed.
+        joints: Names of the arm's joints, j of them.
+        rate_hz: Actions a second.
         time_s: Since the policy took over.
     """
 
@@ -53,7 +55,26 @@ class Observation:
     camera: Camera
     q: NDArray[np.float64]
     gripper: float
+    joints: tuple[str, ...]
+    rate_hz: float
     time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Say what a policy is made from.
+
+    Attributes:
+        checkpoint: Its folder; None where it needs none.
+        world_model: Of policies that read the world model: shipped name or folder.
+        robot_description: URDF of the robot.
+        tool_frame: Frame in it that is called the tool.
+    """
+
+    checkpoint: Path | None = None
+    world_model: str = ""
+    robot_description: str = ""
+    tool_frame: str = "tool0"
 
 
 class Policy(Protocol):
@@ -72,18 +93,24 @@ class Policy(Protocol):
         """Return the action for the next period."""
 
 
-def load_policy(name: str, checkpoint: Path | None) -> Policy:
-    """Make the policy of that name.
+def load_policy(name: str, settings: PolicySettings) -> Policy:
+    """Make a policy.
 
     Args:
-        name: Of an entry point.
-        checkpoint: Handed to it.
+        name: Of an entry point, or module:factory.
+        settings: Handed to what makes it.
 
     Raises:
-        ConfigError: No installed package brings such a policy.
+        ConfigError: There is no such policy.
     """
     found = {point.name: point for point in entry_points(group=POLICY_GROUP)}
+    if ":" in name:
+        found[name] = EntryPoint(name, name, POLICY_GROUP)
     if name not in found:
         raise ConfigError(unknown_name_message("policy", name, found))
-    policy: Policy = found[name].load()(checkpoint)
+    try:
+        make = found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"policy {name}: cannot be imported: {error}") from error
+    policy: Policy = make(settings)
     return policy

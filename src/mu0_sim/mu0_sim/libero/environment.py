@@ -12,6 +12,8 @@ from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, ShapeError
 from mu0_sim.libero.suites import LiberoTask, make_environment
 from mu0_sim.libero.surfaces import collision_points, members
+from mu0_sim.libero.truth import LiberoTruth
+from mu0_sim.robots import load_robot
 
 FloatArray = NDArray[np.float64]
 
@@ -22,8 +24,9 @@ SHIFT_M, TURN_RAD = 0.05, 0.5
 OPEN, CLOSE = -1.0, 1.0
 """The gripper's number in an action."""
 
-FINGER_OPEN_M = 0.04
-"""Travel of a finger of the open gripper."""
+JOINTS = load_robot("panda").arm_joints
+FINGER_OPEN_M = load_robot("panda").gripper.position_open
+NS_PER_S = 1_000_000_000
 
 SETTLING_STEPS = 10
 """Steps in which objects come to rest before the policy takes over, as in published work."""
@@ -51,6 +54,11 @@ class Thing:
     surface_xyz: FloatArray
 
 
+def gripper_share(finger_m: float) -> float:
+    """Return where the fingers are, 0 = open, 1 = closed, from the travel of one, m."""
+    return 1.0 - finger_m / FINGER_OPEN_M
+
+
 class LiberoEnvironment:
     """Run one task. All calls must come from the thread that made it.
 
@@ -69,6 +77,7 @@ class LiberoEnvironment:
         self.task = task
         self._size = size
         self._env = make_environment(task)
+        self._seed = 0
         self._reset_package()
         fovy_rad = np.deg2rad(self._model.camera(_CAMERAS[FRONT]).fovy[0])
         self.camera = Camera.from_fovy(fovy_rad, size, size)
@@ -86,6 +95,7 @@ class LiberoEnvironment:
         n = len(self.task.initial_states)
         if state is not None and not 0 <= state < n:
             raise ConfigError(f"initial state: expected 0 to {n - 1}, got {state}")
+        self._seed = seed
         self._env.seed(seed)
         self._reset_package()
         if state is not None:
@@ -115,9 +125,14 @@ class LiberoEnvironment:
         return bool(self._env.check_success())
 
     @property
-    def time_s(self) -> float:
-        """Time since objects had come to rest."""
-        return self._steps / RATE_HZ
+    def seed(self) -> int:
+        """Of the episode."""
+        return self._seed
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time since objects had come to rest, ns."""
+        return round(self._steps * NS_PER_S / RATE_HZ)
 
     @property
     def q(self) -> FloatArray:
@@ -125,10 +140,10 @@ class LiberoEnvironment:
         return np.array(self._sim.data.qpos[self._env.robots[0]._ref_joint_pos_indexes])
 
     @property
-    def gripper(self) -> float:
-        """Measured place of the fingers, 0 = open, 1 = closed."""
+    def finger_m(self) -> float:
+        """Measured travel of the fingers, m, 0 = closed."""
         fingers = self._sim.data.qpos[self._env.robots[0]._ref_gripper_joint_pos_indexes]
-        return float(1.0 - np.abs(fingers).mean() / FINGER_OPEN_M)
+        return float(np.abs(fingers).mean())
 
     @property
     def T_world_base(self) -> FloatArray:  # noqa: N802
@@ -156,8 +171,10 @@ class LiberoEnvironment:
             depth_m=depth_m,
             camera=self.camera,
             q=self.q,
-            gripper=self.gripper,
-            time_s=self.time_s,
+            gripper=gripper_share(self.finger_m),
+            joints=JOINTS,
+            rate_hz=RATE_HZ,
+            time_s=self.stamp_ns / NS_PER_S,
         )
 
     def state(self) -> FloatArray:
@@ -192,16 +209,19 @@ class LiberoEnvironment:
                 )
         return found
 
-    def region(self, name: str) -> tuple[FloatArray, str]:
-        """Return centre (3,) in world, m, and owner of a region of the task's description.
+    def region(self, name: str) -> FloatArray:
+        """Return the centre (3,) in world, m, of a region of the task's description.
 
         Raises:
             ConfigError: There is no such region.
         """
-        sites = self._env.env.object_sites_dict
-        if name not in sites:
+        if name not in self._env.env.object_sites_dict:
             raise ConfigError(f"task {self.task.name}: no region {name!r}")
-        return np.array(self._data.site(name).xpos), str(sites[name].parent_name or "")
+        return np.array(self._data.site(name).xpos)
+
+    def truth(self) -> LiberoTruth:
+        """Return poses and surfaces of all bodies; for recordings only."""
+        return LiberoTruth(self._env.env)
 
     def close(self) -> None:
         """Free the simulator."""

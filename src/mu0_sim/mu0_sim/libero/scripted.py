@@ -26,6 +26,7 @@ _HOVER_M = (0.06, 0.10)
 
 _NEAR_M, _NEAR_RAD = 0.015, 0.1
 _THERE_M, _THERE_RAD = 0.005, 0.05
+_TURN_SPEED = 0.6  # of the largest turn, so that no joint is commanded far ahead
 _GAIN = 2.0  # of the way left; more than 1, since friction holds the arm back near its goal
 # A move ends, too, where it gets no further: at the end of the arm's reach, against a thing.
 _STALLED_STEPS = 10
@@ -67,7 +68,7 @@ def plan_of(environment: LiberoEnvironment) -> list[Placing]:
     things = environment.things()
     placings = [Placing(thing=thing, place=place) for _, thing, place in goals]
     for placing in placings:
-        place_xyz, _ = _place(environment, placing.place, things)
+        place_xyz = _place(environment, placing.place, things)
         above = _others(things, placing.thing) - place_xyz
         near = np.linalg.norm(above[:, :2], axis=1) < _COVERED_M
         if (near & (above[:, 2] > _COVERED_M)).any():
@@ -75,6 +76,10 @@ def plan_of(environment: LiberoEnvironment) -> list[Placing]:
                 f"{task.name}: the scripted expert places from above, and {placing.place} is "
                 "covered"
             )
+        try:
+            _grasp(environment, placing.thing, things)
+        except TrajectoryError as error:
+            raise TaskRefusedError(f"{task.name}: {placing.thing}: {error}") from error
     return placings
 
 
@@ -120,12 +125,7 @@ class ScriptedExpert:
         things = environment.things()
         target = things[placing.thing].surface_xyz
         self._start_z = target[:, 2].min()
-        T_grasp = find_grasp(
-            target,
-            _others(things, placing.thing),
-            environment.T_world_tool,
-            environment.T_world_base[:3, 3],
-        ).T_world_tool
+        T_grasp = _grasp(environment, placing.thing, things)
         over_z = max(target[:, 2].max(), self._clear_z(T_grasp, placing.thing, things))
         over_z += self._hover_m
         T_now = environment.T_world_tool
@@ -140,7 +140,7 @@ class ScriptedExpert:
         environment = self._environment
         things = environment.things()
         held = things[placing.thing]
-        place_xyz, _ = _place(environment, placing.place, things)
+        place_xyz = _place(environment, placing.place, things)
         T_tool = environment.T_world_tool
         below_m = T_tool[2, 3] - held.surface_xyz[:, 2].min()
         T_over = T_tool.copy()
@@ -176,7 +176,7 @@ class ScriptedExpert:
             yield np.concatenate(
                 [
                     _limited(_GAIN * shift / SHIFT_M, self._speed),
-                    _limited(_GAIN * turn / TURN_RAD, self._speed),
+                    _limited(_GAIN * turn / TURN_RAD, _TURN_SPEED * self._speed),
                     [gripper],
                 ]
             )
@@ -194,7 +194,7 @@ class ScriptedExpert:
         start = self._environment.T_world_tool[:2, 3]
         points = _others(things, carried)
         way = T_goal[:2, 3] - start
-        share = np.clip((points[:, :2] - start) @ way / max(way @ way, 1e-9), 0.0, 1.0)
+        share = np.clip((points[:, :2] - start) @ way / (float(way @ way) + 1e-9), 0.0, 1.0)
         aside = np.linalg.norm(points[:, :2] - start - share[:, None] * way, axis=1)
         return float(points[aside < _WIDE_M, 2].max(initial=-np.inf))
 
@@ -215,13 +215,21 @@ class ScriptedExpert:
         return float(z)
 
 
-def _place(
-    environment: LiberoEnvironment, name: str, things: dict[str, Thing]
-) -> tuple[FloatArray, str]:
-    """Return the point (3,) where something has to be brought, in world, and what it belongs to."""
+def _place(environment: LiberoEnvironment, name: str, things: dict[str, Thing]) -> FloatArray:
+    """Return the point (3,) in world where the origin of something has to be brought."""
     if name in things:
-        return things[name].T_world_thing[:3, 3], name
+        return things[name].T_world_thing[:3, 3]
     return environment.region(name)
+
+
+def _grasp(environment: LiberoEnvironment, name: str, things: dict[str, Thing]) -> FloatArray:
+    """Return T_world_tool of a grip on a thing."""
+    return find_grasp(
+        things[name].surface_xyz,
+        _others(things, name),
+        environment.T_world_tool,
+        environment.T_world_base[:3, 3],
+    ).T_world_tool
 
 
 def _others(things: dict[str, Thing], name: str) -> FloatArray:
