@@ -56,7 +56,8 @@ def plan_of(environment: LiberoEnvironment) -> list[Placing]:
     """Return what has to be placed where, or say why a task is beyond the scripted expert.
 
     Raises:
-        TaskRefusedError: Something else than placing is asked, or a place is covered from above.
+        TaskRefusedError: Something else than placing is asked, a place is covered from above, or
+            an object offers no grip even where nothing is in the way.
     """
     task, goals = environment.task, environment.goals()
     other = sorted({goal[0] for goal in goals if goal[0] not in _PLACING or len(goal) != 3})
@@ -76,8 +77,9 @@ def plan_of(environment: LiberoEnvironment) -> list[Placing]:
                 f"{task.name}: the scripted expert places from above, and {placing.place} is "
                 "covered"
             )
+        alone = {placing.thing: things[placing.thing]}
         try:
-            _grasp(environment, placing.thing, things)
+            _grasp(environment, placing.thing, alone)
         except TrajectoryError as error:
             raise TaskRefusedError(f"{task.name}: {placing.thing}: {error}") from error
     return placings
@@ -234,7 +236,8 @@ def _grasp(environment: LiberoEnvironment, name: str, things: dict[str, Thing]) 
 
 def _others(things: dict[str, Thing], name: str) -> FloatArray:
     """Return points (n, 3) on everything but one object."""
-    return np.concatenate([thing.surface_xyz for key, thing in things.items() if key != name])
+    parts = [thing.surface_xyz for key, thing in things.items() if key != name]
+    return np.concatenate([np.zeros((0, 3)), *parts])
 
 
 def _at_height(T: FloatArray, z: float) -> FloatArray:
