@@ -1,6 +1,9 @@
 """The action expert on its own: what may depend on what, known heads, learning, saving."""
 
+import importlib
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -381,3 +384,10 @@ def test_in_a_benchmark_features_have_to_be_those_of_the_training():
         _benchmark_policy(features="another 34cd, grid 4/2")
     with pytest.raises(ConfigError, match="the folder of an action expert"):
         make(benchmark.PolicySettings())
+
+
+def test_the_benchmarks_find_the_action_expert_by_its_name():
+    setup = (Path(__file__).parents[1] / "setup.py").read_text()
+    module, factory = re.search(r'"action_expert = ([\w.]+):(\w+)"', setup).groups()
+    assert f'"{benchmark.POLICY_GROUP}": [' in setup
+    assert getattr(importlib.import_module(module), factory) is make

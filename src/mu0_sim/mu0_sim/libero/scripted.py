@@ -110,7 +110,7 @@ class ScriptedExpert:
         try:
             return next(self._actions, np.array([0.0] * 6 + [OPEN]))
         except TrajectoryError as error:
-            self.note = str(error)
+            self.note = str(error)  # and the generator is at its end
             return np.array([0.0] * 6 + [OPEN])
 
     def _all(self) -> Iterator[FloatArray]:
@@ -120,6 +120,8 @@ class ScriptedExpert:
                 if self._is_lifted(placing.thing):
                     break
                 self.note = f"{placing.thing} slipped"
+            else:
+                raise TrajectoryError(f"{placing.thing} slipped {_TRIES} times")
             yield from self._put(placing)
 
     def _pick(self, placing: Placing) -> Iterator[FloatArray]:
