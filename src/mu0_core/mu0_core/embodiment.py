@@ -175,6 +175,9 @@ class Speeds:
         0.6, description="Along the path", unit="m/s^2", low=1e-2, high=50.0
     )
     jerk: float = option(4.0, description="Along the path", unit="m/s^3", low=1e-1, high=1000.0)
+    contact: float = option(
+        0.05, description="Of the tool shortly before a grasp", unit="m/s", low=1e-3, high=5.0
+    )
 
     def __post_init__(self) -> None:
         validate(self)

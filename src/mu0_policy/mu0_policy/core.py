@@ -36,6 +36,7 @@ _STANDSTILL_RAD_S = 0.1
 _SAME_PLACE_RAD = 0.05
 _SLOW_FINGERS = 0.05  # share of their way in a second that still counts as rest
 _LONGEST_LEAD_S = 0.3
+_DELAY_S = 0.05  # of the arm behind its command that is no sign of an obstacle
 _N_SENT = 100  # seconds, at any rate
 
 
@@ -415,7 +416,7 @@ class PolicyCore:
         newest, gripper = self._history[-1], self._embodiment.gripper
         opened, closed = np.array(gripper.open), np.array(gripper.closed)
         speed = newest.gripper_qd / (closed - opened)
-        path = self._path
+        path, commanded = self._path, self._chunk_at(newest.stamp_s)
         return RobotState(
             now_s=now_s,
             T_base_tool=self._model.forward(newest.q, self._embodiment.tool_frame),
@@ -423,6 +424,7 @@ class PolicyCore:
             gripper_share=self.gripper_share(newest.gripper_q),
             gripper_at_rest=bool(np.abs(speed).max() < _SLOW_FINGERS),
             path_ended=path is None or now_s >= path.start_s + path.duration_s,
+            lag_rad=_lag(newest.q, commanded.state(newest.stamp_s)),
         )
 
     def _joint_path(self, plan: ToolPlan, branch: int, ahead: chunks.JointMotion) -> JointPath:
@@ -438,6 +440,7 @@ class PolicyCore:
                 q=ahead.q,
                 qd=ahead.qd,
                 start_s=start_s,
+                careful=plan.careful,
             )
         except Mu0Error as error:
             self.warning = str(error)
@@ -454,6 +457,12 @@ class PolicyCore:
         except TrajectoryError:
             return None  # the running chunk ends at rest too, only later
         return self._brake_chunk
+
+
+def _lag(q: FloatArray, commanded: chunks.JointMotion) -> float:
+    """Return how far a joint is from its command, beyond what a delay explains, rad, at most."""
+    explained = _DELAY_S * np.abs(commanded.qd)
+    return float(np.maximum(np.abs(q - commanded.q) - explained, 0.0).max())
 
 
 def _same(running: Chunk, chunk: Chunk) -> bool:

@@ -25,6 +25,7 @@ _REACHED_RAD = 0.05
 _LONGEST_STEP_RAD = 0.8  # between neighbours; more is a flip to another posture
 _SPEED_SHARE = 0.6  # of a joint's velocity limit
 _LAW_STEP_S = 0.01
+_CAREFUL_M = 0.05  # before the end of a path that ends in a contact
 _SLOWEST_SHARE = 0.1  # of the tool's speed, where a joint would need to be faster
 
 
@@ -90,6 +91,7 @@ def plan_joint_path(
     q: FloatArray,
     qd: FloatArray,
     start_s: float,
+    careful: bool = False,
 ) -> JointPath:
     """Plan along tool poses, from a moving state.
 
@@ -104,6 +106,7 @@ def plan_joint_path(
         q: (j,) rad, where the path begins.
         qd: (j,) rad/s at that place.
         start_s: Time at that place.
+        careful: Whether the tool goes slowly before the end: it will touch something there.
     """
     if len(poses) == 0:
         return staying(q, start_s)
@@ -115,7 +118,7 @@ def plan_joint_path(
     if len(reached) < 2:
         return staying(q, start_s, shortfall)
     path = PchipInterpolator(way[: len(reached)], reached)
-    times_s, way_m = _time_law(path, limits, speeds, qd)
+    times_s, way_m = _time_law(path, limits, speeds, qd, careful=careful)
     return JointPath(
         start_s=start_s,
         duration_s=float(times_s[-1]),
@@ -168,7 +171,7 @@ def _reach(ik: DifferentialIK, poses: FloatArray, q: FloatArray) -> tuple[FloatA
 
 
 def _time_law(
-    path: PchipInterpolator, limits: JointLimits, speeds: Speeds, qd: FloatArray
+    path: PchipInterpolator, limits: JointLimits, speeds: Speeds, qd: FloatArray, *, careful: bool
 ) -> tuple[FloatArray, FloatArray]:
     """Time the way along a path, from the speed that the joints have along it to rest.
 
@@ -181,17 +184,38 @@ def _time_law(
         _SLOWEST_SHARE, min(1.0, 1.0 / max(1e-9, speeds.linear * float(fastest.max())))
     )
     direction = slopes[0]
-    along = float(direction @ qd) / max(1e-9, float(direction @ direction))
+    now = max(0.0, float(direction @ qd) / max(1e-9, float(direction @ direction)))
+    end_m = float(path.x[-1])
+    if not careful or speeds.contact >= speed:
+        return _leg(0.0, end_m, now, 0.0, speed, speeds)
+    slow_from_m = end_m - _CAREFUL_M
+    if slow_from_m < _braking_m(min(now, speed), speeds.contact, speeds):
+        return _leg(0.0, end_m, now, 0.0, speeds.contact, speeds)
+    times_s, way_m = _leg(0.0, slow_from_m, now, speeds.contact, speed, speeds)
+    more_s, more_m = _leg(slow_from_m, end_m, speeds.contact, 0.0, speeds.contact, speeds)
+    return np.append(times_s, times_s[-1] + more_s[1:]), np.append(way_m, more_m[1:])
+
+
+def _leg(
+    from_m: float, to_m: float, at_start: float, at_end: float, most: float, speeds: Speeds
+) -> tuple[FloatArray, FloatArray]:
+    """Time a part of the way between two speeds (m/s); a start faster than `most` is cut."""
     problem = ruckig.InputParameter(1)
-    problem.current_position = [0.0]
-    problem.current_velocity = [float(np.clip(along, 0.0, speed))]
-    problem.current_acceleration = [0.0]
-    problem.target_position = [float(path.x[-1])]
-    problem.max_velocity = [speed]
+    problem.current_position, problem.target_position = [from_m], [to_m]
+    problem.current_velocity, problem.target_velocity = [min(at_start, most)], [at_end]
+    problem.current_acceleration = problem.target_acceleration = [0.0]
+    problem.max_velocity = [most]
     problem.max_acceleration = [speeds.acceleration]
     problem.max_jerk = [speeds.jerk]
     law = ruckig.Trajectory(1)
     ruckig.Ruckig(1).calculate(problem, law)
     times_s = np.linspace(0.0, law.duration, max(2, round(law.duration / _LAW_STEP_S)))
     way_m = np.array([law.at_time(float(t))[0][0] for t in times_s])
-    return times_s, np.clip(way_m, 0.0, path.x[-1])
+    return times_s, np.clip(way_m, from_m, to_m)
+
+
+def _braking_m(from_speed: float, to_speed: float, speeds: Speeds) -> float:
+    """Return the way on which the tool gets from one speed to a lower one, with room to spare."""
+    change = max(0.0, from_speed - to_speed)
+    needed_s = change / speeds.acceleration + speeds.acceleration / speeds.jerk
+    return 0.5 * (from_speed + to_speed) * needed_s

@@ -20,7 +20,7 @@ grasp: it lies between the step before the object starts to move and that one. T
 docs/trace_follower.md tells the reasons and what accuracy the rule needs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -84,6 +84,12 @@ class FollowerConfig:
         unit="s",
         low=0.5,
     )
+    blocked_rad: float = option(
+        0.02,
+        description="Lag of a joint in the approach from which on it has run into something",
+        unit="rad",
+        low=1e-3,
+    )
     done_m: float = option(
         0.02, description="Way that is left when a load counts as brought", unit="m", low=0.0
     )
@@ -106,6 +112,7 @@ class RobotState:
         gripper_share: Where the fingers are: 0 = open, 1 = closed with nothing between.
         gripper_at_rest: Whether the fingers stand still.
         path_ended: Whether the tool has come to the end of the path it was given.
+        lag_rad: How far a joint is behind its command, beyond what a delay explains, at most.
     """
 
     now_s: float
@@ -114,6 +121,7 @@ class RobotState:
     gripper_share: float
     gripper_at_rest: bool
     path_ended: bool
+    lag_rad: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,6 +135,7 @@ class ToolPlan:
             as before.
         close: Whether the fingers shall be closed.
         path: Joints over time instead of poses.
+        careful: Whether the poses end in a contact, to be met slowly.
     """
 
     phase: Phase
@@ -134,6 +143,7 @@ class ToolPlan:
     poses: FloatArray | None
     close: bool
     path: JointPath | None = None
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +183,7 @@ class TraceFollower:
     _companions: Companions = field(default_factory=Companions, init=False)
     _progress: Progress = field(init=False)
     _grasped_at: FloatArray | None = field(default=None, init=False)
+    _pushes: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._progress = Progress(self.config.stuck_m, self.config.stuck_s)
@@ -183,7 +194,7 @@ class TraceFollower:
         self._reading, self._since_s, self._n_done = None, -np.inf, 0
         self._companions.forget()
         self._progress.forget()
-        self._grasped_at = None
+        self._grasped_at, self._pushes = None, False
 
     def step(self, state: RobotState, prediction: Prediction | None) -> ToolPlan | None:
         """Take a new prediction, if there is one, and decide.
@@ -193,6 +204,8 @@ class TraceFollower:
         """
         if self._is_stuck(state):
             return self._begin_anew(state, "does not get on: opens, goes back and plans anew")
+        if self._is_blocked(state):
+            return self._begin_anew(state, "runs into something: goes back and plans anew")
         plan = self._on_turn(state)
         if plan is None and prediction is not None and prediction.stamp_s >= self._since_s:
             plan = self._on_prediction(state, prediction)
@@ -250,7 +263,7 @@ class TraceFollower:
             return close
         poses = np.concatenate([reading.tool[: reading.n_before], reading.grasp[None]])
         why = f"goes to the grasp: the object moves from step {reading.n_before} on"
-        return self._follow(state, poses, Phase.APPROACH, why)
+        return replace(self._follow(state, poses, Phase.APPROACH, why), careful=True)
 
     def _close_if_there(self, state: RobotState) -> ToolPlan | None:
         if self._reading is None or self._reading.grasp is None:
@@ -262,7 +275,9 @@ class TraceFollower:
         self.phase = Phase.CLOSE
         self.reason = f"closes {1e3 * distance_m:.0f} mm from the grasp"
         grasp = self._reading.grasp[None]
-        return ToolPlan(phase=self.phase, reason=self.reason, poses=grasp, close=True)
+        return ToolPlan(
+            phase=self.phase, reason=self.reason, poses=grasp, close=True, careful=True
+        )
 
     def _judge_grasp(self, state: RobotState) -> ToolPlan | None:
         if not self._fingers_done(state):
@@ -341,6 +356,12 @@ class TraceFollower:
         gripper = prediction.on_gripper
         left = shifts(prediction.current_xyz[gripper], prediction.xyz[gripper, :n_valid])
         return n_valid == 0 or (self.phase is Phase.CARRY and left[-1] < self.config.done_m)
+
+    def _is_blocked(self, state: RobotState) -> bool:
+        """Say whether the arm has run into something; once, until it is free of it."""
+        pushes = state.lag_rad > self.config.blocked_rad
+        new, self._pushes = pushes and not self._pushes, pushes
+        return new and self.phase is Phase.APPROACH
 
     def _is_stuck(self, state: RobotState) -> bool:
         """Say whether the tool stays where it is though the motion should go on.

@@ -130,7 +130,7 @@ def test_stop_holds_and_resume_goes_on_with_the_next_traces(bench, scene):
 def test_an_arm_that_does_not_follow_ends_in_a_latched_fault(bench, scene):
     bench.core.engage(bench.now_s)
     prediction, _ = scene(bench.q, stamp_s=bench.now_s)
-    for _ in range(12):
+    for _ in range(24):
         bench.turn(prediction, measure=False)
         bench.measure(q=HOME)  # it hangs
         prediction, _ = scene(HOME, stamp_s=bench.now_s)

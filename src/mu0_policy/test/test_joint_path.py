@@ -14,10 +14,19 @@ def plan(embodiment, model):
     ik = DifferentialIK(model, "tool0", q_nominal=HOME)
     limits = arm_limits(embodiment, model)
 
-    def make(places, qd=(0.0, 0.0, 0.0), start_s=10.0):
+    def make(places, qd=(0.0, 0.0, 0.0), start_s=10.0, careful=False):
         poses = np.tile(model.forward(HOME, "tool0"), (len(places), 1, 1))
         poses[:, :3, 3] += places
-        return plan_joint_path(ik, poses, limits, SPEEDS, q=HOME, qd=np.array(qd), start_s=start_s)
+        return plan_joint_path(
+            ik,
+            poses,
+            limits,
+            SPEEDS,
+            q=HOME,
+            qd=np.array(qd),
+            start_s=start_s,
+            careful=careful,
+        )
 
     return make
 
@@ -36,6 +45,19 @@ def test_the_tool_goes_to_the_last_pose_at_its_speed_and_stops(plan, model):
     speed = np.linalg.norm(np.diff(xyz, axis=0), axis=1) / 0.01
     assert 0.15 < speed.max() < 0.27 and speed[-50:].max() < 1e-6
     assert path.shortfall == ""
+
+
+@pytest.mark.parametrize(("way_m", "most"), [(0.15, 0.22), (0.06, 0.09), (0.03, 0.09)])
+def test_before_a_contact_the_tool_is_slow(plan, model, way_m, most):
+    path = plan([[way_m, 0.0, 0.0]], qd=(-0.2, 0.4, -0.2), careful=True)
+    times = np.arange(10.0, 10.0 + path.duration_s + 0.3, 0.01)
+    xyz = places(model, path, times)
+    speed = np.linalg.norm(np.diff(xyz, axis=0), axis=1) / 0.01
+    left_m = np.linalg.norm(xyz[-1] - xyz[:-1], axis=1)
+    assert speed[left_m < 0.045].max() < 1.1 * SPEEDS.contact
+    assert speed.max() < most
+    assert np.abs(np.diff(speed)).max() < 0.02  # no jerk where the parts of the way meet
+    assert (np.diff(left_m) < 1e-4).all()
 
 
 def test_it_goes_on_at_the_speed_that_the_joints_have(plan):

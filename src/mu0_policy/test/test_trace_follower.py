@@ -204,6 +204,21 @@ def test_an_approach_that_does_not_get_on_steps_back(follower, scene):
     assert again.phase is Phase.APPROACH and not again.close and len(again.poses) == 1
 
 
+def test_an_approach_that_runs_into_something_goes_back_once(follower, scene):
+    prediction, _ = scene()
+    plan = follower.step(robot(prediction), prediction)
+    assert plan.careful
+    pushing = replace(robot(prediction, 0.3), lag_rad=0.1)
+    back = follower.step(pushing, prediction)
+    assert "runs into something" in back.reason and back.phase is Phase.APPROACH
+    tool = prediction.T_base_tool
+    assert (back.poses[0, :3, 3] - tool[:3, 3]) @ tool[:3, 2] == pytest.approx(-0.08)
+    later, _ = scene(stamp_s=1.5)
+    assert "runs into" not in follower.step(replace(pushing, now_s=1.6), later).reason
+    follower.step(robot(prediction, 1.8), None)
+    assert "runs into" in follower.step(replace(pushing, now_s=1.9), None).reason
+
+
 def test_a_grasp_that_does_not_come_off_the_ground_is_given_up(follower, scene):
     _, grasp = grasped(follower, scene)
     plans = stays(follower, scene, 6.0, at=grasp, share=0.5, held=True, before=0)
