@@ -31,6 +31,7 @@ NS_PER_S = 1_000_000_000
 SETTLING_STEPS = 10
 """Steps in which objects come to rest before the policy takes over, as in published work."""
 
+_START_RAD = 0.02  # standard deviation of the arm's joints, as in the official states
 _CAMERAS = {FRONT: "agentview", WRIST: "robot0_eye_in_hand"}
 # The package's grip site opens its fingers along x; ours along y, as a tool frame does here.
 _R_SITE_TOOL = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -98,8 +99,8 @@ class LiberoEnvironment:
         self._seed = seed
         self._env.seed(seed)
         self._reset_package()
-        if state is not None:
-            self._env.set_init_state(self.task.initial_states[state])
+        begin = self._drawn(seed) if state is None else self.task.initial_states[state]
+        self._env.set_init_state(begin)
         for _ in range(SETTLING_STEPS):
             self.step(np.array([0.0] * 6 + [OPEN]))
         self._steps = 0
@@ -226,6 +227,13 @@ class LiberoEnvironment:
     def close(self) -> None:
         """Free the simulator."""
         self._env.close()
+
+    def _drawn(self, seed: int) -> FloatArray:
+        """Return the flattened state after a reset, with the arm's joints varied, too."""
+        state = self.state()
+        arm = 1 + np.array(self._env.robots[0]._ref_joint_pos_indexes)  # after the time
+        state[arm] += np.random.default_rng(seed).normal(0.0, _START_RAD, len(arm))
+        return state
 
     def _reset_package(self) -> None:
         self._env.reset()
