@@ -21,6 +21,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "ablate_action_expert = mu0_policy.action_expert.ablation:main",
             "action_expert_node = mu0_policy.nodes.action_expert_node:main",
             "export_lerobot = mu0_policy.demonstrations.export_lerobot:main",
             "train_action_expert = mu0_policy.action_expert.train:main",

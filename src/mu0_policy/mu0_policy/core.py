@@ -36,6 +36,8 @@ _STANDSTILL_RAD_S = 0.1
 _SAME_PLACE_RAD = 0.05
 _SLOW_FINGERS = 0.05  # share of their way in a second that still counts as rest
 _LONGEST_LEAD_S = 0.3
+_KEPT_KNOTS = 5  # of a chunk that runs, before it brakes
+_CATCHING_UP_S = 0.2  # in which a chunk comes to its path
 _DELAY_S = 0.05  # of the arm behind its command that is no sign of an obstacle
 _N_SENT = 100  # seconds, at any rate
 
@@ -241,10 +243,21 @@ class PolicyCore:
         return known[-1]
 
     def commanded(self, times_s: FloatArray) -> FloatArray:
-        """Return the joints (m, j) commanded at times (m,), as sent so far, rad."""
+        """Return the joints (m, j) that are commanded at times (m,), rad.
+
+        Near times are as sent. What runs brakes after that, since every chunk ends at rest, but
+        will be replaced: there it is the path that tells where the joints will be.
+        """
         if self._running is None:
             raise StaleInputError("nothing is commanded yet")
-        return np.stack([self._chunk_at(float(t)).state(float(t)).q for t in times_s])
+        sent = np.stack([self._chunk_at(float(t)).state(float(t)).q for t in times_s])
+        if self._path is None:
+            return sent
+        until_s = (self._branch + _KEPT_KNOTS) * chunks.KNOT_S
+        behind = self._running.state(until_s).q - self._path.positions(np.array([until_s]))[0]
+        left = np.exp(-np.maximum(times_s - until_s, 0.0) / _CATCHING_UP_S)
+        ahead = self._path.positions(times_s) + left[:, None] * behind
+        return np.where(times_s[:, None] <= until_s, sent, ahead)
 
     def gripper_share(self, gripper_q: FloatArray) -> float:
         """Return where the fingers are: 0 = open, 1 = closed with nothing between."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import MultiThreadedExecutor
@@ -27,7 +28,12 @@ from mu0_core.ros.messages import (
     transform_stamped,
 )
 from mu0_msgs.msg import TraceFeatures
+from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.checkpoint import Checkpoint
+from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
+from mu0_policy.action_expert.model import ActionExpert
+from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.policy import ExpertPolicy
 from mu0_policy.nodes.action_expert_node import ActionExpertNode
 
@@ -47,8 +53,49 @@ CARD = ExpertCard(
 )
 
 
+STATISTICS = Normaliser(
+    state_mean=(*HOME, 0.0),
+    state_std=(0.5,) * 4,
+    action_mean=(0.0,) * 4,
+    action_std=(0.002,) * 4,
+)
+
+
+class Drifting(ExpertPolicy):
+    """Go on from the commands that are given, as in training; its weights add what they will."""
+
+    def commands(self, moment, known=None):
+        found = super().commands(moment, known)
+        d = 0 if known is None else len(known)
+        last = known[-1, :3] if d else moment.q
+        way = np.arange(1, len(found) - d + 1)[:, None] * [-0.01, 0.008, 0.006]
+        found[d:, :3] += last - moment.q + way
+        return found
+
+
+def random_expert():
+    """Return an expert of a few thousand random weights."""
+    sizes = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
+    config = ActionExpertConfig(
+        context_width=4,
+        trace_width=4,
+        mixer_heads=2,
+        cameras=("wrist",),
+        state_dim=4,
+        action_dim=4,
+        chunk_size=32,
+        decoder=sizes,
+    )
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    card = replace(CARD, space=ActionSpace.JOINT_DELTAS, most_known=24)  # busy machines stall
+    return Drifting(Checkpoint(expert=ActionExpert(config), normaliser=STATISTICS, card=card))
+
+
 class Reaching:
     """Stand in for an expert: a few hundredths of a radian a step towards a goal, then close."""
+
+    normaliser = replace(STATISTICS, action_mean=(*HOME, 0.0))
 
     def __init__(self, card):
         self.card, self.moments = card, []
@@ -75,7 +122,7 @@ class FakeRobot(Node):
         super().__init__("robot", context=context)
         self.model, self.q, self.latest = model, HOME.copy(), None
         self.features, self.wrist, self.size = "tiny 12ab", True, (24, 32)
-        self.jaws = []
+        self.jaws, self.paths, self.age_s = [], [], 0.0
         description = self.create_publisher(String, "robot_description", Qos.LATCHED.profile)
         description.publish(String(data=urdf))
         self._joints = self.create_publisher(JointState, "joint_states", 10)
@@ -92,6 +139,7 @@ class FakeRobot(Node):
 
     def _on_arm(self, message):
         self.latest = joint_path_from_message(message, ARM)
+        self.paths.append(self.latest)
 
     def _tick(self):
         now = self.get_clock().now()
@@ -119,7 +167,11 @@ class FakeRobot(Node):
             name: np.full((2, 4), 0.5, np.float16) for name in ("context", "traces", "language")
         }
         message = features_message(
-            tensors, stamp_ns=now.nanoseconds, frame_id="c", instruction="", model=self.features
+            tensors,
+            stamp_ns=now.nanoseconds - round(1e9 * self.age_s),
+            frame_id="c",
+            instruction="",
+            model=self.features,
         )
         self._features.publish(message)
 
@@ -127,10 +179,12 @@ class FakeRobot(Node):
 class Graph:
     """The node with a stand-in for the expert, beside a fake robot."""
 
-    def __init__(self, embodiment_file, model, urdf, monkeypatch, card=CARD):
+    def __init__(
+        self, embodiment_file, model, urdf, monkeypatch, card=CARD, expert=None, **parameters
+    ):
         self.context = Context()
         rclpy.init(context=self.context, domain_id=10 + os.getpid() % 80)
-        self.expert = Reaching(card)
+        self.expert = expert or Reaching(card)
         monkeypatch.setattr(ExpertPolicy, "from_pretrained", lambda *a, **k: self.expert)
         values = {
             "embodiment_file": str(embodiment_file),
@@ -139,6 +193,7 @@ class Graph:
             "safety.max_joints_age_s": 3.0,  # busy machines stall
             "safety.max_traces_age_s": 5.0,
             "max_picture_age_s": 1.0,
+            **parameters,
         }
         self.policy = ActionExpertNode(
             context=self.context,
@@ -217,18 +272,20 @@ def test_it_holds_when_a_camera_stops_or_features_are_anothers(graph):
     made = graph()
     made.robot.features = "tiny 34cd"
     made.start()
-    asked = len(made.expert.moments)
-    made.until(lambda: made.said)
-    time.sleep(1.0)
-    assert len(made.expert.moments) == asked == 0
+    made.until(lambda: "'tiny 34cd', the expert was trained with those of 'tiny" in made.said)
+    assert "no answers of the action expert yet" in made.said
+    assert made.expert.moments == []
     assert np.abs(made.robot.q - HOME).max() < 1e-3
-    made.robot.features = "tiny 12ab"
+    made.robot.features, made.robot.age_s = "tiny 12ab", 6.0
+    made.until(lambda: "features of an image 6." in made.said)
+    assert made.expert.moments == []
+    made.robot.age_s = 0.0
     made.until(lambda: len(made.expert.moments) > 3)
     made.robot.wrist = False
-    time.sleep(3.0)
+    made.until(lambda: "wrist camera: its picture is" in made.said)
     asked = len(made.expert.moments)
-    time.sleep(1.0)
-    assert len(made.expert.moments) <= asked + 1
+    made.until(lambda: "answers of the action expert are" in made.said)
+    assert len(made.expert.moments) == asked
 
 
 def test_an_expert_of_another_robot_is_refused(graph, capfd):
@@ -236,3 +293,37 @@ def test_an_expert_of_another_robot_is_refused(graph, capfd):
     made.policy.trigger_configure()
     assert made.policy.state == "unconfigured"
     assert "another order" in capfd.readouterr().err
+
+
+def test_an_expert_that_sees_something_else_is_refused(graph, capfd):
+    made = graph(ready_timeout_s=3.0)
+    made.robot.size = (24, 48)
+    made.policy.trigger_configure()
+    assert made.policy.state == "unconfigured"
+    assert "pictures of 48x24 px, trained with 32x24" in capfd.readouterr().err
+    made.robot.wrist = False
+    made.policy.trigger_configure()
+    assert made.policy.state == "unconfigured"
+    said = capfd.readouterr().err
+    assert "wrist camera: nothing came; check the topic /wrist_camera/color/image_raw" in said
+
+
+def test_slow_answers_make_neither_pause_nor_jump(graph):
+    made = graph(expert=random_expert(), added_delay_s=0.3)
+    made.start()
+    made.until(lambda: len(made.policy._asking._latencies) > 2)
+    begun_s = made.policy._now_s()
+    made.until(lambda: np.abs(made.robot.q - HOME).max() > 0.4)
+    ended_s = made.policy._now_s()
+    assert made.policy._asking.expected_latency_s > 0.3
+    assert made.policy._commander.figures.velocity_jump < 0.05
+    paths = list(made.robot.paths)
+    starts_s = [path.start_ns * 1e-9 for path in paths]
+    assert len(paths) > 5
+    speeds = []
+    for t in np.arange(begun_s, ended_s, 0.01):
+        newest = paths[np.searchsorted(starts_s, t, "right") - 1]
+        times_s = newest.start_ns * 1e-9 + newest.t_s
+        places = [[np.interp(x, times_s, q) for q in newest.q.T] for x in (t, t + 0.01)]
+        speeds.append(np.abs(np.subtract(*places)).max() / 0.01)
+    assert 0.05 < min(speeds) <= max(speeds) < 0.2  # the expert asks for 0.1 rad/s

@@ -308,7 +308,7 @@ def test_other_folders_are_refused(tmp_path):
 # ---------------------------------------------------------------------------------------- bags
 
 
-def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.0):
+def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.0, depth=False):
     """Write what a driver, a controller and a person would publish; 20 Hz joints, 10 Hz images."""
     from rosbags.rosbag2 import Writer
     from rosbags.typesys import Stores, get_typestore
@@ -351,6 +351,33 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
             data=np.tile(np.array([0, 0, value], np.uint8), 64),
         )
 
+    def depth_image(t, millimetres):
+        return types["sensor_msgs/msg/Image"](
+            header=header(stamp=stamp(t), frame_id="camera"),
+            height=8,
+            width=8,
+            encoding="16UC1",
+            is_bigendian=0,
+            step=16,
+            data=np.full(64, millimetres, np.uint16).view(np.uint8),
+        )
+
+    def info(t):
+        region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        return types["sensor_msgs/msg/CameraInfo"](
+            header=header(stamp=stamp(t), frame_id="camera"),
+            height=8,
+            width=8,
+            distortion_model="plumb_bob",
+            d=np.zeros(5),
+            k=np.array([9.0, 0.0, 3.5, 0.0, 10.0, 3.5, 0.0, 0.0, 1.0]),
+            r=np.eye(3).ravel(),
+            p=np.zeros(12),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+
     rows = [
         (10.0, "/mu0/instruction", types["std_msgs/msg/String"](data="lift the cube")),
         (
@@ -378,6 +405,10 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
     for i in range(15):
         t = 10.0 + i / 10.0
         rows.append((t + 0.03, "/camera/color/image_raw", image(t + stamps_late, 10 * i)))
+        if depth:
+            rows.append((t, "/camera/color/camera_info", info(t)))
+            aligned = depth_image(t, 500 + i)
+            rows.append((t + 0.03, "/camera/aligned_depth_to_color/image_raw", aligned))
         if i < wrist_until:
             rows.append((t + 0.03, "/wrist/image_raw", image(t, 100)))
     with Writer(path, version=9) as writer:
@@ -407,12 +438,23 @@ def test_bags(tmp_path, embodiment, embodiment_file):
     check(found, Wanted(joints=JOINTS, cameras=("wrist",), rate_hz=10.0))
     assert found.instruction == "lift the cube"
     assert (found.robot, len(found)) == ("planar", 13)  # from the first command on
+    assert found.depth is None
+    assert found.focal_lengths == {}
     # Moment 0 is at 10.2 s, and its command what holds at 10.3 s.
     assert np.allclose(found.commands[0, :3], [0.04, -0.02, 0.01])
     assert np.allclose(found.commands[-1, :3], [0.4, -0.2, 0.1])
     assert found.pictures["front"][0][0, 0].tolist() == [20, 0, 0]  # taken at 10.2 s, bgr8
     # It moves from 10.7 s on.
     assert np.allclose(found.commands[:, 3], [0.0] * 5 + [1.0] * 8)
+
+
+def test_depth_and_intrinsics_of_a_bag(tmp_path, embodiment, embodiment_file):
+    bag = write_bag(tmp_path / "bag", embodiment, depth=True)
+    (found,) = read_demonstrations(bag_config(bag, embodiment_file))
+    check(found)
+    assert found.depth[0].shape == (8, 8)
+    assert found.depth[0][0, 0] == pytest.approx(0.502)  # of 10.2 s
+    assert found.focal_lengths == {"front": 1.25}
 
 
 def test_bags_that_do_not_fit_are_refused(tmp_path, embodiment, embodiment_file):

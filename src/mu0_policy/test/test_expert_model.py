@@ -369,7 +369,7 @@ def test_in_a_benchmark_half_of_a_chunk_is_executed_before_the_next_is_asked():
     [
         ({"rate_hz": 20.0}, "rate: trained with 10 actions a second, here are 20"),
         ({"joints": ("j2", "j1", "j3")}, "joints: trained with j1"),
-        ({"pictures": {"front": np.zeros((48, 64, 3), np.uint8)}}, "wrist camera: there is none"),
+        ({"pictures": {"front": np.zeros((48, 64, 3), np.uint8)}}, "wrist camera: nothing came"),
     ],
 )
 def test_a_benchmark_of_another_robot_is_refused(changes, says):

@@ -6,12 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mu0_core.embodiment import arm_limits
 from mu0_core.errors import ConfigError, ShapeError, StaleInputError
 from mu0_policy import chunk as chunks
+from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.asking import Asking
 from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
-from mu0_policy.action_expert.readiness import check_card, features_fault, picture_fault
+from mu0_policy.action_expert.normaliser import Normaliser
+from mu0_policy.action_expert.readiness import (
+    Stream,
+    Timing,
+    check_card,
+    check_seen,
+    features_fault,
+    picture_fault,
+)
 from mu0_policy.core import End, Measured, PolicyCore
 from mu0_policy.safety import SafetyConfig
 
@@ -24,8 +34,17 @@ CARD = ExpertCard(
     features="tiny 12ab, grid 4/2",
     cameras=("wrist",),
     picture_sizes=("64x48",),
+    front_size="320x240",
+    focal_lengths=(1.0, 0.65),
+    joints_low=(0.5, -2.1, 0.6),
+    joints_high=(1.3, -1.5, 1.2),
     most_known=8,
 )
+STATISTICS = Normaliser(
+    state_mean=(*HOME, 0.3), state_std=(0.1,) * 4, action_mean=(*HOME, 0.3), action_std=(0.1,) * 4
+)
+DELTAS = replace(STATISTICS, action_mean=(0.02, 0.01, 0.0, 0.3))
+TIMING = Timing(turns_hz=10.0, lead_s=0.1, max_picture_age_s=0.25)
 
 
 class Reaching:
@@ -138,6 +157,16 @@ def test_the_longer_it_takes_the_more_is_given(core):
     assert max(slow.asked) <= CARD.most_known
 
 
+def test_what_will_have_run_goes_on_where_chunks_brake(core):
+    core, follower = core
+    play(core, follower, Reaching(reach), 0.1, seconds=2.5)
+    ahead_s = np.array([2.6, 2.9, 3.2, 3.5])
+    wanted = np.stack([reach(t)[0] for t in ahead_s])
+    braked = np.stack([core.running.state(t).q for t in ahead_s])
+    assert np.abs(core.commanded(ahead_s) - wanted).max() < 0.01
+    assert np.abs(braked - wanted).max() > 0.015
+
+
 def test_done_when_no_more_motion_is_asked_for(core):
     core, follower = core
     _, _, _, t = play(core, follower, Reaching(reach), 0.1, seconds=9.0)
@@ -197,14 +226,95 @@ def test_joints_of_a_moment_are_never_later(core):
     [
         ({"robot": "ur5e"}, "trained for 'ur5e', this is 'planar'"),
         ({"joints": ("j2", "j1", "j3")}, "another order"),
-        ({"joints": ("a", "b")}, "trained with a, b"),
+        ({"joints": ("a", "b", "c")}, "trained with a, b, c"),
         ({"gripper_joints": ("finger",)}, "gripper joints: trained with finger"),
+        ({"tool_frame": "flange"}, "motions of 'flange', here the tool is 'tool0'"),
+        (
+            {"joints_high": (68.8, -1.5, 1.2)},
+            r"j1: between 0.50 and 68.80 in .*, its limits are \[-3.00, 3.00\] rad",
+        ),
+        (
+            {"space": ActionSpace.JOINT_DELTAS},
+            "card says joint_deltas, but those of j2 are about -2.00 rad where 0.00 rad",
+        ),
+        ({"space": ActionSpace.TOOL_DELTAS}, "4 numbers each, tool_deltas of 3 joints have 7"),
     ],
 )
-def test_an_expert_for_another_robot_is_refused(embodiment, changes, what):
-    check_card(CARD, embodiment)
+def test_an_expert_for_another_robot_is_refused(embodiment, model, changes, what):
+    limits = arm_limits(embodiment, model)
+    check_card(CARD, embodiment, limits, STATISTICS)
     with pytest.raises(ConfigError, match=what):
-        check_card(replace(CARD, **changes), embodiment)
+        check_card(replace(CARD, **changes), embodiment, limits, STATISTICS)
+
+
+def test_relative_actions_are_told_from_absolute_ones(embodiment, model):
+    limits = arm_limits(embodiment, model)
+    relative = replace(CARD, space=ActionSpace.JOINT_DELTAS)
+    check_card(relative, embodiment, limits, DELTAS)
+    with pytest.raises(ConfigError, match="card says joints, but those of j2 are about 0.01 rad"):
+        check_card(CARD, embodiment, limits, DELTAS)
+
+
+def seen(**changes):
+    """All that a robot shows when everything is as in training, with changes."""
+    stamps = [0.1 * i for i in range(5)]
+    streams = {
+        "joints": Stream("/joint_states", [0.02 * i for i in range(5)]),
+        "front": Stream("/camera/color/camera_info", stamps, (640, 480), 1.02),
+        "wrist": Stream("/wrist_camera/color/image_raw", stamps, (128, 96), 0.65),
+    }
+    streams |= {name: replace(streams[name], **change) for name, change in changes.items()}
+    return streams.pop("joints"), streams
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"wrist": {"size": None}}, "wrist camera: nothing came; check the topic /wrist_camera/"),
+        ({"wrist": {"size": (128, 72)}}, "pictures of 128x72 px, trained with 64x48"),
+        (
+            {"front": {"size": (640, 360)}},
+            "front camera: pictures of 640x360 px, trained with 320",
+        ),
+        (
+            {"wrist": {"focal_length": 0.9}},
+            "wrist camera: focal length 0.900 .* trained with 0.65",
+        ),
+        (
+            {"wrist": {"stamps_s": [0.0, 0.5, 1.0]}},
+            r"wrist camera: 2.0 pictures a second on /wrist_camera/.*: expected at least 3.2",
+        ),
+        (
+            {"joints": {"stamps_s": [0.0, 0.2, 0.4]}},
+            "/joint_states: 5.0 a second, the expert was trained on 10 moments a second",
+        ),
+    ],
+)
+def test_what_is_seen_must_be_what_was_trained_on(changes, what):
+    check_seen(CARD, *seen(), TIMING)
+    with pytest.raises(ConfigError, match=what):
+        check_seen(CARD, *seen(**changes), TIMING)
+
+
+def test_what_is_not_known_is_not_judged():
+    unknown = replace(CARD, focal_lengths=(), front_size="")
+    changes = {"focal_length": 0.0, "stamps_s": [0.0]}
+    check_seen(unknown, *seen(wrist=changes, joints={"stamps_s": []}), TIMING)
+    check_seen(CARD, *seen(wrist=changes), TIMING)
+
+
+def test_turns_must_be_as_quick_as_known_commands_bridge():
+    card = replace(CARD, most_known=2)
+    check_seen(card, *seen(), TIMING)
+    with pytest.raises(ConfigError, match="raise rate_hz"):
+        check_seen(card, *seen(), replace(TIMING, turns_hz=3.0))
+
+
+def test_all_that_differs_is_said_at_once(embodiment, model):
+    wrong = replace(CARD, robot="ur5e", gripper_joints=("finger",))
+    with pytest.raises(ConfigError) as error:
+        check_card(wrong, embodiment, arm_limits(embodiment, model), DELTAS)
+    assert len(str(error.value).splitlines()) == 4
 
 
 def test_other_features_and_pictures_are_named():

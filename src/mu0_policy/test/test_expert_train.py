@@ -10,15 +10,16 @@ import torch
 from mu0_core.errors import CheckpointError, EpisodeError
 from mu0_policy.action_expert import checkpoint, train
 from mu0_policy.action_expert.actions import ActionSpace, Translator
-from mu0_policy.action_expert.config import SIZES, DecoderConfig
+from mu0_policy.action_expert.config import SIZES, ActionExpertConfig, DecoderConfig
 from mu0_policy.action_expert.feature_cache import prepare
+from mu0_policy.action_expert.model import ActionExpert
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
 from mu0_policy.action_expert.training_data import ExampleRules, ExpertDataset, collate
 from mu0_policy.demonstrations.demonstration import Demonstration
 
 JOINTS = ("j1", "j2", "j3")
-RULES = ExampleRules(chunk_size=4, most_known=2, known_share=0.5, shift_px=2, seed=0)
+RULES = ExampleRules(chunk_size=4, most_known=2, known_share=0.5, shift_px=2, noises=1, seed=0)
 
 
 def made(seed=0, n=10, **changes):
@@ -108,9 +109,38 @@ def test_examples_follow_from_seed_and_key(tmp_path):
     assert torch.equal(one["noise"], again["noise"])
     assert torch.equal(one["pictures"]["wrist"], again["pictures"]["wrist"])
     assert not torch.equal(one["noise"], other["noise"])
-    known = [int(data[e, 2]["n_known"]) for e in range(60)]
+    known = [int(data[e, 2]["n_known"][0]) for e in range(60)]
     assert set(known) == {0, 1, 2}
-    assert all(int(data.quiet()[e, 2]["n_known"]) == 0 for e in range(10))
+    assert all(int(data.quiet()[e, 2]["n_known"][0]) == 0 for e in range(10))
+
+
+def test_several_draws_of_noise_are_as_several_examples(tmp_path):
+    shown = [made(), made(seed=1)]
+    batch = collate([dataset(tmp_path, shown, noises=3)[0, i] for i in (2, 12)])
+    assert batch.noise.shape == (6, 4, 4)
+    assert not torch.equal(batch.noise[0], batch.noise[1])
+    decoder = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
+    expert = ActionExpert(
+        ActionExpertConfig(
+            context_width=16,
+            trace_width=24,
+            cameras=("wrist",),
+            state_dim=4,
+            action_dim=4,
+            chunk_size=4,
+            decoder=decoder,
+        )
+    )
+    whole = replace(batch, counted=torch.ones_like(batch.counted))
+    apart = [
+        replace(whole, **{name: getattr(batch, name)[k::3] for name in ("noise", "time")})
+        for k in range(3)
+    ]
+    losses = [
+        train.Objective(expert)(replace(one, n_known=torch.zeros(len(one.time)))).item()
+        for one in (whole, *apart)
+    ]
+    assert losses[0] == pytest.approx(np.mean(losses[1:]))
 
 
 def test_instructions_of_different_length_go_side_by_side(tmp_path):
@@ -146,7 +176,7 @@ def test_what_serving_sees_is_what_training_saw(config, world_model):
     assert len(names) == 4
     kept = [np.load(config.cache / name / "traces.npy")[3] for name in names]
     assert any(np.array_equal(found["traces"], rows) for rows in kept)
-    assert trainer.card.features == extract.identity
+    assert trainer.card.features == extract.origin(depth=False)
 
 
 def test_a_run_can_stop_and_go_on_exactly(config):
@@ -222,12 +252,22 @@ def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
         made(1, pictures={"front": made(1).pictures["front"]}),
         made(2, joints=("j2", "j1", "j3")),
         made(3, rate_hz=20.0),
+        made(4, depth=np.ones((10, 32, 32), np.float32)),
     ]
     monkeypatch.setattr(train, "read_demonstrations", lambda config: iter(bad))
     config.output.mkdir()
     with pytest.raises(EpisodeError) as error:
         train.Trainer(config)
-    for what in ("made 1", "no wrist", "made 2", "another order", "made 3", "20 Hz"):
+    for what in (
+        "made 1",
+        "no wrist",
+        "made 2",
+        "another order",
+        "made 3",
+        "20 Hz",
+        "made 4",
+        "depth",
+    ):
         assert what in str(error.value)
     assert "made 0" not in str(error.value)
 
@@ -282,3 +322,15 @@ def test_the_command(config, capsys):
         train.main(arguments)
     assert stopped.value.code == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_trace_features_are_compared_with_none(config, tmp_path, capsys):
+    from mu0_core.config import dump_yaml
+    from mu0_policy.action_expert import ablation
+
+    dump_yaml(replace(config, steps=1), tmp_path / "training.yaml")
+    study = ["--training", str(tmp_path / "training.yaml"), "--output", str(tmp_path / "study")]
+    assert ablation.main([*study, "--sizes", "small", "--seeds", "0"]) == 0
+    with_traces, without = json.loads(capsys.readouterr().out.splitlines()[-1])["trainings"]
+    assert with_traces["traces"]
+    assert with_traces["held_out_rad"] != without["held_out_rad"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError, Mu0Error
 from mu0_sim.mujoco_gl import NO_RENDERING, mujoco
+from mu0_sim.robot_model import WRIST_FOVY_RAD
 from mu0_sim.world import CAMERA, FAR_M, FOVY_RAD, NEAR_M, World
 
 WRIST_SIZE = (160, 120)
@@ -58,6 +59,11 @@ class BodyFrame:
 def scene_camera(width: int, height: int) -> Camera:
     """Return the intrinsics of the scene's camera for a picture size in pixels."""
     return Camera.from_fovy(FOVY_RAD, width, height)
+
+
+def wrist_camera() -> Camera:
+    """Return the intrinsics of the camera on the hand."""
+    return Camera.from_fovy(WRIST_FOVY_RAD, *WRIST_SIZE)
 
 
 def picture_buffer(camera: Camera) -> tuple[int, int]:

@@ -6,6 +6,7 @@ for the physics and for the URDF alike.
 """
 
 import importlib.util
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ _SOURCES = {
 
 WRIST_CAMERA = "wrist_camera"
 _WRIST_XYZ, _WRIST_TARGET_XYZ = (0.08, 0.0, -0.10), (0.0, 0.0, 0.01)  # in the tool frame, m
-_WRIST_FOVY_DEG = 75.0
+WRIST_FOVY_RAD = math.radians(75.0)
 
 _ARM_ARMATURE = 0.3  # kg m^2, reflected rotor inertia; the descriptions leave it out
 _ARM_DAMPING = 0.1  # N m s/rad
@@ -190,7 +191,7 @@ def _add_wrist_camera(spec: mujoco.MjSpec) -> None:
     rotation = np.column_stack((right, np.cross(backward, right), backward))
     mujoco.mju_mat2Quat(quat, rotation.ravel())
     spec.body(TOOL_FRAME).add_camera(
-        name=WRIST_CAMERA, pos=_WRIST_XYZ, quat=quat, fovy=_WRIST_FOVY_DEG
+        name=WRIST_CAMERA, pos=_WRIST_XYZ, quat=quat, fovy=math.degrees(WRIST_FOVY_RAD)
     )
 
 

@@ -6,6 +6,7 @@ holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
     robot, joints, gripper_joints   names
     gripper_open, gripper_closed    positions of the gripper's driving joint, rad or m
     rate_hz                         pictures a second
+    wrist_focal_length              of the wrist camera, over its pictures' height
     q, gripper_q                    (n, j) rad and (n,) measured
     command_q, command_gripper      (n + 1, j) and (n + 1,) commanded then, and one period later
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mu0_sim.cameras import wrist_camera
 from mu0_sim.robot_control import RobotControl
 from mu0_sim.robots import RobotSpec
 from mu0_sim.simulation import CameraFrame, JointCommand, JointState, Simulation
@@ -33,6 +35,7 @@ class RobotRecording:
     Attributes:
         robot: Its names, and the gripper's ends.
         rate_hz: Pictures a second.
+        wrist_focal_length: Of the wrist camera, over its pictures' height.
         q: (n, j) measured, rad.
         gripper_q: (n,) measured, rad or m.
         command_q: (n + 1, j) commanded, rad.
@@ -42,6 +45,7 @@ class RobotRecording:
 
     robot: RobotSpec
     rate_hz: float
+    wrist_focal_length: float
     q: NDArray[np.float64]
     gripper_q: NDArray[np.float64]
     command_q: NDArray[np.float64]
@@ -61,6 +65,7 @@ class RobotRecording:
             gripper_open=robot.gripper.position_open,
             gripper_closed=robot.gripper.position_closed,
             rate_hz=self.rate_hz,
+            wrist_focal_length=self.wrist_focal_length,
             q=self.q,
             gripper_q=self.gripper_q,
             command_q=self.command_q,
@@ -102,10 +107,11 @@ class RobotRecorder:
         simulation, robot = self._simulation, self._simulation.robot
         last = self._states[-1].time_s + 1.0 / simulation.config.rate_hz
         commands = [*self._commands, self._control.command_at(last)]
-        n_joints = len(robot.arm_joints)
+        n_joints, camera = len(robot.arm_joints), wrist_camera()
         RobotRecording(
             robot=robot,
             rate_hz=simulation.config.rate_hz,
+            wrist_focal_length=camera.K[1, 1] / camera.height,
             q=np.stack([state.q[:n_joints] for state in self._states]),
             gripper_q=np.array([state.q[n_joints] for state in self._states]),
             command_q=np.stack([command.q for command in commands]),

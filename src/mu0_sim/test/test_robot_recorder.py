@@ -38,6 +38,7 @@ def test_all_is_taken_at_the_times_of_the_pictures(recorded):
     assert states["q"].shape == (n, 7)
     assert states["command_q"].shape == (n + 1, 7)
     assert float(states["rate_hz"]) == config.rate_hz
+    assert float(states["wrist_focal_length"]) == pytest.approx(0.5 / np.tan(np.radians(37.5)))
     assert str(states["robot"]) == "panda"
     # The arm follows its commands closely, and is where it was told a moment before.
     assert np.abs(states["q"] - states["command_q"][:-1]).max() < 0.02

@@ -183,6 +183,12 @@ class FeatureExtractor:
             )
         }
 
+    def origin(self, *, depth: bool) -> str:
+        """Return what tells features from others, by checkpoint, settings and depth picture."""
+        if not self.model.config.use_depth:
+            return self.identity
+        return f"{self.identity}, {'with' if depth else 'without'} depth"
+
     def _depth_at_grid(self, depth: NDArray[np.floating]) -> Tensor:
         height, width = depth.shape
         scale = np.array([width, height]) / 2.0

@@ -144,7 +144,8 @@ class SharedPredictor:
                 self._extractor = extractor
             depth = depth if predictor.uses_depth else None
             prefix = predictor.prefix(rgb, instruction, depth)
-            return extractor(rgb, instruction, depth, prefix=prefix), extractor.identity
+            found = extractor(rgb, instruction, depth, prefix=prefix)
+            return found, extractor.origin(depth=depth is not None)
 
     def warm_up(self, samples: int = 1) -> float:
         """Predict from a grey picture, since a first time is slow; return how long it took, s.

@@ -71,6 +71,12 @@ def test_the_same_picture_gives_the_same_features(make):
     assert another.identity != first.identity
 
 
+def test_features_with_depth_are_told_from_those_without(make):
+    extract = make(grid=4)
+    assert extract.origin(depth=True) == f"{extract.identity}, with depth"
+    assert extract.origin(depth=False) == f"{extract.identity}, without depth"
+
+
 def test_picture_depth_and_words_count(make):
     extract = make(grid=4)
     base = extract(RGB, "lift", DEPTH)

@@ -148,6 +148,15 @@ def _simulator_interfaces() -> list[Interface]:
             meaning="Colour of the camera on the hand, rgb8; only while somebody subscribes",
         ),
         _published(
+            "wrist_camera/color/camera_info",
+            "sensor_msgs/msg/CameraInfo",
+            sim,
+            qos=Qos.SENSOR,
+            rate="camera rate",
+            frame=WRIST_FRAME,
+            meaning="Its intrinsics, px; with the pictures",
+        ),
+        _published(
             "joint_states",
             "sensor_msgs/msg/JointState",
             sim,

@@ -16,7 +16,7 @@ from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.feature_cache import Extract
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
-from mu0_policy.action_expert.readiness import features_fault, picture_fault
+from mu0_policy.action_expert.readiness import Stream, Timing, check_seen, features_fault
 
 _RATE_TOLERANCE_HZ = 0.01
 
@@ -80,14 +80,22 @@ class BenchmarkPolicy:
                 f"rate: trained with {card.rate_hz:g} actions a second, here are "
                 f"{observation.rate_hz:g}"
             )
-        for camera in card.cameras:
-            if camera not in observation.pictures:
-                faults.append(f"{camera} camera: there is none here")
-                continue
-            height, width = observation.pictures[camera].shape[:2]
-            faults += [fault] if (fault := picture_fault(card, camera, width, height)) else []
         if faults:
             raise ConfigError("\n  ".join(["the action expert does not fit:", *faults]))
+        cameras = {name: _stream(name, observation) for name in (FRONT, *card.cameras)}
+        in_step = Timing(turns_hz=card.rate_hz, lead_s=0.0, max_picture_age_s=1.0 / card.rate_hz)
+        check_seen(card, Stream("joints"), cameras, in_step)
+
+
+def _stream(camera: str, observation: Observation) -> Stream:
+    """Describe a camera as the check of a graph wants it."""
+    picture = observation.pictures.get(camera)
+    if picture is None:
+        return Stream(camera)
+    height, width = picture.shape[:2]
+    K = observation.camera.K
+    focal_length = float(K[1, 1]) / observation.camera.height if camera == FRONT else 0.0
+    return Stream(camera, size=(width, height), focal_length=focal_length)
 
 
 def make(settings: PolicySettings) -> BenchmarkPolicy:

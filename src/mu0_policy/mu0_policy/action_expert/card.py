@@ -20,6 +20,18 @@ class ExpertCard:
     picture_sizes: tuple[str, ...] = option(
         (), description="Of these in the demonstrations, as WIDTHxHEIGHT", unit="px"
     )
+    front_size: str = option(
+        "", description="Of the world model's pictures, likewise; empty: not known", unit="px"
+    )
+    focal_lengths: tuple[float, ...] = option(
+        (),
+        description="Of the front camera, then of these, over the pictures' height; 0: not known",
+    )
+    joints_low: tuple[float, ...] = option(
+        (), description="Least position of each joint in the demonstrations", unit="rad"
+    )
+    joints_high: tuple[float, ...] = option((), description="Greatest, likewise", unit="rad")
+    tool_frame: str = option("", description="Tool whose motions the actions are, if they are")
     most_known: int = option(
         0, description="Actions that may be given at the head of a chunk", low=0
     )
@@ -31,13 +43,18 @@ class ExpertCard:
     )
 
     def __post_init__(self) -> None:
-        uneven = None
-        if len(self.picture_sizes) != len(self.cameras):
-            uneven = (
-                f"picture_sizes: expected one for each of {len(self.cameras)} cameras, got "
-                f"{len(self.picture_sizes)}"
+        cameras, joints = len(self.cameras), len(self.joints)
+        uneven = [
+            f"{name}: expected {n}, got {len(values)}"
+            for name, values, n, needed in (
+                ("picture_sizes", self.picture_sizes, cameras, True),
+                ("focal_lengths", self.focal_lengths, 1 + cameras, False),
+                ("joints_low", self.joints_low, joints, False),
+                ("joints_high", self.joints_high, joints, False),
             )
-        validate(self, uneven)
+            if len(values) != n and (needed or values)
+        ]
+        validate(self, *uneven)
 
 
 def readme(card: ExpertCard, n_weights: int) -> str:

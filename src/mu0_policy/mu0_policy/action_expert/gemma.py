@@ -37,6 +37,14 @@ class ContextMemory:
     values: list[Tensor]
     valid: Tensor
 
+    def repeated(self, times: int) -> "ContextMemory":
+        """Return this for a batch in which every context stands `times` times in a row."""
+        keys, values = (
+            [part.repeat_interleave(times, dim=0) for part in parts]
+            for parts in (self.keys, self.values)
+        )
+        return ContextMemory(keys, values, self.valid.repeat_interleave(times, dim=0))
+
 
 class AdaptiveNorm(nn.Module):
     """Normalise tokens, and scale, shift and gate them by a condition."""

@@ -57,6 +57,14 @@ class Encoded:
     valid: Tensor
     memory: ContextMemory | None
 
+    def repeated(self, times: int) -> "Encoded":
+        """Return this for a batch in which every observation stands `times` times in a row."""
+        return Encoded(
+            self.tokens.repeat_interleave(times, dim=0),
+            self.valid.repeat_interleave(times, dim=0),
+            None if self.memory is None else self.memory.repeated(times),
+        )
+
 
 class GatedMixer(nn.Module):
     """Add what the context finds among the trace features, as far as a learned gate is open."""
@@ -252,18 +260,22 @@ def flow_loss(
         expert: The expert.
         seen: B observations.
         actions: (B, chunk, action_dim) normalised.
-        noise: Likewise, standard normal.
-        time: (B,) flow time.
+        noise: (B m, chunk, action_dim) standard normal; the m of an observation stand in a row.
+        time: (B m,) flow time.
         counted: (B, chunk) bool, False where an action is padding; None: all count.
-        n_known: (B,) actions at the head of the chunk that are given; None: none.
+        n_known: (B m,) actions at the head of the chunk that are given; None: none.
     """
+    encoded, m = expert.encode(seen), len(noise) // len(actions)
+    if m > 1:
+        encoded, actions = encoded.repeated(m), actions.repeat_interleave(m, dim=0)
+        counted = None if counted is None else counted.repeat_interleave(m, dim=0)
     times = time[:, None].expand(actions.shape[:2])
     counts = torch.ones_like(times) if counted is None else counted.to(times.dtype)
     if n_known is not None:
         known = torch.arange(actions.shape[1], device=time.device) < n_known[:, None]
         times, counts = times.masked_fill(known, 0.0), counts.masked_fill(known, 0.0)
     state = times[..., None] * noise + (1.0 - times[..., None]) * actions
-    predicted = expert.velocity(state, time if n_known is None else times, expert.encode(seen))
+    predicted = expert.velocity(state, time if n_known is None else times, encoded)
     squared = (predicted - (noise - actions)).square().mean(-1)
     return (squared * counts).sum() / counts.sum().clamp(min=1.0)
 

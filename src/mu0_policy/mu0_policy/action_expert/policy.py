@@ -60,7 +60,7 @@ class ExpertPolicy:
         """
         self.card = checkpoint.card
         self.expert = checkpoint.expert.to(device).eval()
-        self._normaliser = checkpoint.normaliser
+        self.normaliser = checkpoint.normaliser
         self._translator = Translator(checkpoint.card.space, ik)
         self._device, self._seed = torch.device(device), seed
 
@@ -100,9 +100,9 @@ class ExpertPolicy:
         if known is not None and len(known):
             self._check_known(known)
             given = torch.from_numpy(self._translator.actions(known, moment.q)).float()
-            prefix = self._normaliser.action(given)[None].to(self._device)
+            prefix = self.normaliser.action(given)[None].to(self._device)
         actions = self.expert.sample(self._seen(moment), self._noise(), prefix=prefix)
-        found = self._normaliser.action_back(actions[0].double().cpu()).numpy()
+        found = self.normaliser.action_back(actions[0].double().cpu()).numpy()
         commands = self._translator.commands(found, moment.q)
         if known is not None:
             commands[: len(known)] = known
@@ -121,7 +121,7 @@ class ExpertPolicy:
         seen = Moment(
             features=features,
             pictures=dict.fromkeys(config.cameras, blank),
-            q=np.array(self._normaliser.state_mean[:n]),
+            q=np.array(self.normaliser.state_mean[:n]),
             gripper=0.0,
         )
         self.expert.sample(self._seen(seen), self._noise())
@@ -145,7 +145,7 @@ class ExpertPolicy:
                 name: picture_tensor(small_picture(moment.pictures[name]))[None].to(self._device)
                 for name in self.expert.config.cameras
             },
-            state=self._normaliser.state(state)[None].to(self._device),
+            state=self.normaliser.state(state)[None].to(self._device),
         )
 
     def _noise(self) -> Tensor:

@@ -27,7 +27,7 @@ from mu0_policy.action_expert.actions import ActionSpace, Translator, action_nam
 from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, decoder_size
-from mu0_policy.action_expert.feature_cache import Extract, Prepared, prepare
+from mu0_policy.action_expert.feature_cache import Prepared, prepare
 from mu0_policy.action_expert.frozen import FeatureConfig, FeatureExtractor, load_extractor
 from mu0_policy.action_expert.model import ActionExpert, flow_loss
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
@@ -39,7 +39,7 @@ from mu0_policy.action_expert.training_data import (
     expert_batches,
     on_device,
 )
-from mu0_policy.demonstrations.demonstration import Demonstration, Wanted, faults
+from mu0_policy.demonstrations.demonstration import FRONT, Demonstration, Wanted, faults
 from mu0_policy.demonstrations.reading import read_demonstrations
 
 _MAX_BAD_STEPS = 20
@@ -86,11 +86,11 @@ class Trainer:
         self.accelerator.init_trackers("logs")
         extractor = _extractor(config, self.accelerator.device)
         with self.accelerator.main_process_first():  # it fills the cache
-            shown, prepared = load_all(config, extractor, extractor.identity)
+            shown, prepared = load_all(config, extractor)
         self.data, self.held_out, self._translator = _split(config, prepared)
         torch.manual_seed(config.seed)
         expert = ActionExpert(_sizes(config, extractor, shown[0]))
-        self.card = _card(config, shown, extractor.identity)
+        self.card = _card(config, shown, _origin(extractor, shown[0]))
         optimiser = torch.optim.AdamW(
             expert.parameters(), lr=config.lr, betas=_BETAS, weight_decay=config.weight_decay
         )
@@ -223,7 +223,7 @@ class Trainer:
 
 
 def load_all(
-    config: ExpertTrainingConfig, extract: Extract, identity: str
+    config: ExpertTrainingConfig, extractor: FeatureExtractor
 ) -> tuple[list[Demonstration], list[Prepared]]:
     """Read, check and prepare all demonstrations.
 
@@ -240,11 +240,14 @@ def load_all(
         found = faults(one, wanted)
         if shown and one.robot != shown[0].robot:
             found.append(f"robot: expected {shown[0].robot!r}, got {one.robot!r}")
+        if shown and _origin(extractor, one) != _origin(extractor, shown[0]):
+            found.append("depth: some demonstrations have depth pictures, some have none")
         if found:
             wrong.append("\n    ".join([f"{one.name}:", *found]))
             continue
         shown.append(one)
-        prepared.append(prepare(one, config.cameras, extract, identity, cache))
+        origin = _origin(extractor, one)
+        prepared.append(prepare(one, config.cameras, extractor, origin, cache))
     if wrong:
         raise EpisodeError("\n  ".join(["demonstrations that cannot be used:", *wrong]))
     return shown, prepared
@@ -294,6 +297,7 @@ def _split(
         most_known=config.most_known,
         known_share=config.known_share,
         shift_px=config.shift_px,
+        noises=config.noises,
         seed=config.seed,
     )
     data = ExpertDataset([prepared[i] for i in order[n_held_out:]], translator, rules)
@@ -322,9 +326,19 @@ def _sizes(
     )
 
 
+def _origin(extractor: FeatureExtractor, shown: Demonstration) -> str:
+    return extractor.origin(depth=shown.depth is not None)
+
+
 def _card(config: ExpertTrainingConfig, shown: list[Demonstration], identity: str) -> ExpertCard:
     first = shown[0]
-    sizes = [first.picture_size(camera) for camera in config.cameras]
+    front, *sizes = (
+        "{}x{}".format(*first.picture_size(camera)) for camera in (FRONT, *config.cameras)
+    )
+    q = np.concatenate([one.q for one in shown])
+    tool_frame = ""
+    if config.space is ActionSpace.TOOL_DELTAS and config.embodiment_file is not None:
+        tool_frame = load_embodiment(config.embodiment_file).tool_frame
     return ExpertCard(
         robot=first.robot,
         joints=first.joints,
@@ -333,7 +347,14 @@ def _card(config: ExpertTrainingConfig, shown: list[Demonstration], identity: st
         rate_hz=first.rate_hz,
         features=identity,
         cameras=config.cameras,
-        picture_sizes=tuple(f"{width}x{height}" for width, height in sizes),
+        picture_sizes=tuple(sizes),
+        front_size=front,
+        focal_lengths=tuple(
+            round(first.focal_lengths.get(camera, 0.0), 5) for camera in (FRONT, *config.cameras)
+        ),
+        joints_low=tuple(q.min(axis=0).round(4).tolist()),
+        joints_high=tuple(q.max(axis=0).round(4).tolist()),
+        tool_frame=tool_frame,
         most_known=config.most_known,
         instructions=tuple(sorted({one.instruction for one in shown})),
         demonstrations=len(shown),

@@ -47,7 +47,10 @@ class ExpertTrainingConfig(SourceConfig):
         0.1, description="Share of demonstrations to measure on", low=0.0, high=0.5
     )
     steps: int = option(10_000, description="Optimiser steps", low=1)
-    batch_size: int = option(64, description="Examples of a step over all processes", low=1)
+    batch_size: int = option(16, description="Examples of a step over all processes", low=1)
+    noises: int = option(
+        4, description="Draws of noise for each: seeing an example costs most of a step", low=1
+    )
     lr: float = option(5e-4, description="Learning rate", low=0.0)
     warmup_steps: int = option(200, description="Steps of linear warm-up", low=0)
     final_lr_share: float = option(

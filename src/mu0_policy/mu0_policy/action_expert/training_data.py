@@ -31,20 +31,21 @@ class ExampleRules:
     most_known: int
     known_share: float
     shift_px: int
+    noises: int
     seed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExpertBatch:
-    """Hold B examples.
+    """Hold B examples, with m draws of noise for each, which stand in a row.
 
     Attributes:
         seen: What is shown, normalised.
         actions: (B, chunk, a) normalised.
         counted: (B, chunk) bool, False after the demonstration's end.
-        noise: (B, chunk, a).
-        time: (B,) flow time.
-        n_known: (B,) actions at the head that are given.
+        noise: (B m, chunk, a).
+        time: (B m,) flow time.
+        n_known: (B m,) actions at the head that are given.
     """
 
     seen: Observation
@@ -92,10 +93,11 @@ class ExpertDataset(Dataset[dict[str, Any]]):
         commands, counted = self.chunk(index)
         actions = torch.from_numpy(self._translator.actions(commands, one.q[i])).float()
         state = torch.from_numpy(np.append(one.q[i], one.gripper[i])).float()
-        noise = rng.standard_normal(tuple(actions.shape), dtype=np.float32)
-        time = flow_time(torch.from_numpy(rng.random(1, dtype=np.float32)))[0]
-        some = rng.random() < rules.known_share
-        n_known = int(rng.integers(1, rules.most_known + 1)) if some and rules.most_known else 0
+        m = rules.noises
+        noise = rng.standard_normal((m, *actions.shape), dtype=np.float32)
+        time = flow_time(torch.from_numpy(rng.random(m, dtype=np.float32)))
+        n_known = rng.integers(1, rules.most_known + 1, m) if rules.most_known else np.zeros(m)
+        n_known = np.where(rng.random(m) < rules.known_share, n_known, 0).astype(np.int64)
         pictures = {}
         for name, frames in one.pictures.items():
             picture = picture_tensor(np.asarray(frames[i]))
@@ -112,12 +114,12 @@ class ExpertDataset(Dataset[dict[str, Any]]):
             "counted": torch.from_numpy(counted),
             "noise": torch.from_numpy(noise),
             "time": time,
-            "n_known": torch.tensor(n_known),
+            "n_known": torch.from_numpy(n_known),
         }
 
     def quiet(self) -> "ExpertDataset":
-        """Return the same examples without shifted pictures and known actions."""
-        rules = replace(self.rules, shift_px=0, most_known=0)
+        """Return the same examples without shifted pictures and known actions, one noise each."""
+        rules = replace(self.rules, shift_px=0, most_known=0, noises=1)
         return ExpertDataset(self.prepared, self._translator, rules, self.normaliser)
 
     def _measured(self) -> Normaliser:
@@ -144,8 +146,11 @@ def collate(items: Sequence[dict[str, Any]]) -> ExpertBatch:
         cameras={name: torch.stack([i["pictures"][name] for i in items]) for name in cameras},
         state=torch.stack([item["state"] for item in items]),
     )
-    names = ("actions", "counted", "noise", "time", "n_known")
-    return ExpertBatch(seen, *(torch.stack([item[name] for item in items]) for name in names))
+    return ExpertBatch(
+        seen,
+        *(torch.stack([item[name] for item in items]) for name in ("actions", "counted")),
+        *(torch.cat([item[name] for item in items]) for name in ("noise", "time", "n_known")),
+    )
 
 
 def on_device(batch: ExpertBatch, device: torch.device) -> ExpertBatch:

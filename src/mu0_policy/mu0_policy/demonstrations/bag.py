@@ -22,8 +22,14 @@ from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 FloatArray = NDArray[np.float64]
 
 DEFAULT_TOPICS = {FRONT: "/camera/color/image_raw"}
+DEPTH = "depth"
+DEFAULT_DEPTH = "/camera/aligned_depth_to_color/image_raw"
 _INSTRUCTION = "/mu0/instruction"
 _JOINTS = "/joint_states"
+_DEPTH_FORMATS: dict[str, tuple[np.dtype[Any], float]] = {
+    "16UC1": (np.dtype("<u2"), 1e-3),
+    "32FC1": (np.dtype("<f4"), 1.0),
+}
 _OLDEST_PERIODS = 2.5  # of a stream's own period
 
 
@@ -35,12 +41,14 @@ class BagOptions:
         embodiment: Names joints, gripper and controllers.
         rate_hz: Moments a second.
         topics: Image topics by camera; FRONT must be among them.
+        depth: Topic of depth aligned with the front camera's pictures; it may be missing.
         instruction: What was done; empty: as the bag says on /mu0/instruction.
     """
 
     embodiment: Embodiment
     rate_hz: float
     topics: Mapping[str, str]
+    depth: str = DEFAULT_DEPTH
     instruction: str = ""
 
 
@@ -66,13 +74,13 @@ class _Path:
 class BagPictures:
     """Give the pictures of a topic that moments show, decoded on demand."""
 
-    def __init__(self, path: Path, decode: Callable[[int], NDArray[np.uint8]], n: int) -> None:
+    def __init__(self, path: Path, decode: Callable[[int], NDArray[Any]], n: int) -> None:
         self._path, self._decode, self._n = path, decode, n
 
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int) -> NDArray[Any]:
         """Return one picture."""
         if not -self._n <= index < self._n:
             raise IndexError(f"{self._path}: picture {index} of {self._n}")
@@ -105,18 +113,21 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     commands = {
         n: _absolute(c) for n, c in (("arm", body.arm.controller), ("g", body.gripper.controller))
     }
-    wanted = {*topics, *commands.values()}
+    images = {camera: _absolute(topic) for camera, topic in options.topics.items()}
+    infos = {camera: f"{topic.rpartition('/')[0]}/camera_info" for camera, topic in images.items()}
+    depth = _absolute(options.depth)
+    optional = {_INSTRUCTION, depth, *infos.values()}
+    wanted = {*topics, *commands.values(), *optional}
     found: dict[str, list[tuple[float, Any]]] = {topic: [] for topic in wanted}
     connections = [c for c in reader.connections if c.topic in wanted]
     for connection, stamp_ns, raw in reader.messages(connections):
         found[connection.topic].append((stamp_ns * 1e-9, _message(reader, connection, raw)))
-    missing = sorted(t for t in wanted - {_INSTRUCTION} if not found[t])
+    missing = sorted(t for t in wanted - optional if not found[t])
     if missing:
         there = ", ".join(sorted({c.topic for c in reader.connections}))
         raise EpisodeError(f"{path}: nothing on {', '.join(missing)}; the bag has {there}")
     stamps = {topic: [_stamp(m, at) for at, m in rows] for topic, rows in found.items()}
-    images = {camera: _absolute(topic) for camera, topic in options.topics.items()}
-    needed = [*images.values(), _JOINTS]
+    needed = [*images.values(), _JOINTS, *([depth] if found[depth] else [])]
     first = max(stamps[topic][0] for topic in needed)
     arm_paths = _paths(path, found[commands["arm"]], arm)
     hand_paths = _paths(path, found[commands["g"]], (gripper,))
@@ -147,10 +158,15 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
             camera: _pictures(path, topic, found[topic], chosen[topic])
             for camera, topic in images.items()
         },
-        depth=None,
+        depth=_pictures(path, depth, found[depth], chosen[depth]) if found[depth] else None,
         q=measured[:, :-1],
         gripper=(measured[:, -1] - opened) / (closed - opened),
         commands=np.concatenate([q_commanded, goals[:, None]], axis=1),
+        focal_lengths={
+            camera: float(found[topic][0][1].k[4]) / found[topic][0][1].height
+            for camera, topic in infos.items()
+            if found[topic]
+        },
     )
 
 
@@ -236,19 +252,24 @@ def _pictures(
     rows: Sequence[tuple[float, Any]],
     chosen: NDArray[np.int64],
 ) -> BagPictures:
-    def decode(moment: int) -> NDArray[np.uint8]:
+    def decode(moment: int) -> NDArray[Any]:
         return _decoded(f"{path}, {topic}", rows[int(chosen[moment])][1])
 
     return BagPictures(path, decode, len(chosen))
 
 
-def _decoded(where: str, message: Any) -> NDArray[np.uint8]:
-    """Turn an Image or CompressedImage into (H, W, 3) uint8 RGB."""
+def _decoded(where: str, message: Any) -> NDArray[Any]:
+    """Turn an Image or CompressedImage into (H, W, 3) uint8 RGB, or (H, W) depth in m."""
     if hasattr(message, "format"):
         picture = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             raise EpisodeError(f"{where}: a picture cannot be decoded")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    if message.encoding in _DEPTH_FORMATS:
+        number, unit_m = _DEPTH_FORMATS[message.encoding]
+        flat = np.asarray(message.data, np.uint8).reshape(message.height, message.step)
+        values = np.ascontiguousarray(flat[:, : number.itemsize * message.width]).view(number)
+        return values.astype(np.float32) * np.float32(unit_m)
     if message.encoding not in ("rgb8", "bgr8"):
         raise EpisodeError(f"{where}: expected rgb8 or bgr8, got {message.encoding}")
     rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)

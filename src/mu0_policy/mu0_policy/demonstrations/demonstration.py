@@ -5,7 +5,7 @@ time, never anything later; its command is what the robot was told for one perio
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +55,7 @@ class Demonstration:
         q: (n, j) measured, rad.
         gripper: (n,) measured place of the fingers, 0 = open, 1 = closed.
         commands: (n, j + 1) joints one period later as commanded, rad, and the gripper's goal.
+        focal_lengths: By camera, over the picture's height; where the source says it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Demonstration:
     q: NDArray[np.float64]
     gripper: NDArray[np.float64]
     commands: NDArray[np.float64]
+    focal_lengths: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.q)

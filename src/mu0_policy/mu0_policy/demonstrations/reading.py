@@ -7,7 +7,14 @@ from pathlib import Path
 from mu0_core.config import option, validate
 from mu0_core.embodiment import load_embodiment
 from mu0_core.errors import ConfigError, EpisodeError
-from mu0_policy.demonstrations.bag import DEFAULT_TOPICS, BagOptions, is_bag, read_bag
+from mu0_policy.demonstrations.bag import (
+    DEFAULT_DEPTH,
+    DEFAULT_TOPICS,
+    DEPTH,
+    BagOptions,
+    is_bag,
+    read_bag,
+)
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 from mu0_policy.demonstrations.lerobot import LeRobotNames, is_lerobot, read_lerobot
 from mu0_policy.demonstrations.simulator import is_simulated, read_simulated
@@ -23,7 +30,7 @@ class SourceConfig:
     camera_names: tuple[str, ...] = option(
         (),
         description="Cameras by our names, NAME=THEIRS: a LeRobot data set's camera or a bag's "
-        "image topic; front is what the world model sees",
+        "image topic; front is what the world model sees, depth its aligned depth",
     )
     gripper_open: float = option(0.0, description="State of the open gripper in LeRobot data")
     gripper_closed: float = option(1.0, description="State of the closed gripper in LeRobot data")
@@ -91,11 +98,13 @@ def _bag_options(config: SourceConfig) -> BagOptions:
     if config.embodiment_file is None:
         raise ConfigError("embodiment_file: needed to read bags; it names joints and controllers")
     topics = {**DEFAULT_TOPICS, **config.theirs()}
+    depth = topics.pop(DEPTH, DEFAULT_DEPTH)
     if FRONT not in topics:
         raise ConfigError(f"camera_names: expected {FRONT}=TOPIC among them")
     return BagOptions(
         embodiment=load_embodiment(config.embodiment_file),
         rate_hz=config.bag_rate_hz,
         topics=topics,
+        depth=depth,
         instruction=config.instruction,
     )

@@ -34,6 +34,11 @@ def read_simulated(path: Path) -> Demonstration:
         commands = np.concatenate(
             [states["command_q"][1:], gripper_goals(shares)[:, None]], axis=1
         )
+        focal_lengths = {}
+        if episode.K is not None:
+            focal_lengths[FRONT] = float(episode.K[0, 1, 1]) / episode.height
+        if "wrist_focal_length" in states:
+            focal_lengths[WRIST] = float(states["wrist_focal_length"])
         return Demonstration(
             name=str(path),
             robot=str(states["robot"]),
@@ -46,6 +51,7 @@ def read_simulated(path: Path) -> Demonstration:
             q=states["q"],
             gripper=(states["gripper_q"] - opened) / (closed - opened),
             commands=commands,
+            focal_lengths=focal_lengths,
         )
     except (OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{folder}: no recording of a robot: {error}") from error

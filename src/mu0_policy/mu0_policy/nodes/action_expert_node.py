@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from mu0_core.config import option, validate
-from mu0_core.embodiment import Embodiment
+from mu0_core.embodiment import Embodiment, arm_limits
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.ros.lifecycle import spin
 from mu0_policy.action_expert.asking import Asking
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
 from mu0_policy.action_expert.policy import ExpertPolicy
-from mu0_policy.action_expert.readiness import check_card
+from mu0_policy.action_expert.readiness import Timing, check_card, check_seen
 from mu0_policy.core import PolicyCore
 from mu0_policy.nodes.expert_input import ExpertInput
+from mu0_policy.nodes.expert_look import look
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
 from mu0_policy.nodes.policy_node import PolicyNode
 
@@ -71,12 +72,26 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         policy = ExpertPolicy.from_pretrained(
             config.checkpoint, ik=ik, device=config.device, seed=seed
         )
-        self._card = policy.card
-        check_card(policy.card, embodiment)
+        self._card = card = policy.card
+        check_card(card, embodiment, arm_limits(embodiment, model), policy.normaliser)
+        self._topics = self._camera_topics()
+        states, cameras = look(
+            self,
+            self._topics,
+            card.joints,
+            front=bool(card.front_size),
+            timeout_s=config.ready_timeout_s,
+        )
+        timing = Timing(
+            turns_hz=config.rate_hz,
+            lead_s=config.execution.lead_s,
+            max_picture_age_s=config.max_picture_age_s,
+        )
+        check_seen(card, states, cameras, timing)
         self._asking = Asking(policy, delay_s=config.added_delay_s)
         seconds = self._asking.warm_up()
         self.get_logger().info(
-            f"action expert {config.checkpoint} of {policy.card.features}; a first answer took "
+            f"action expert {config.checkpoint} of {card.features}; a first answer took "
             f"{seconds:.2f} s"
         )
         self._follower = ExpertFollower(config.acting)
@@ -85,20 +100,23 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
     def make_input(self, core: PolicyCore) -> ExpertInput:
         """Subscribe to features and the expert's cameras."""
         assert self._asking is not None
-        given = dict(name.split("=", 1) for name in self.config.camera_topics)
-        topics = {
-            camera: given.get(camera, f"{camera}_camera/color/image_raw")
-            for camera in self._card.cameras
-        }
         return ExpertInput(
             self,
             core,
             self._asking,
             self._follower,
             self._card,
-            topics,
+            self._topics,
             self.config.max_picture_age_s,
         )
+
+    def _camera_topics(self) -> dict[str, str]:
+        """Return the image topics of the expert's own cameras, by name."""
+        given = dict(name.split("=", 1) for name in self.config.camera_topics)
+        return {
+            camera: given.get(camera, f"{camera}_camera/color/image_raw")
+            for camera in self._card.cameras
+        }
 
     def teardown(self) -> None:
         """Let go of the core and the expert."""
@@ -110,7 +128,7 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
 
 def main() -> int:
     """Run the node."""
-    return spin(ActionExpertNode, threads=3)
+    return spin(ActionExpertNode, threads=4)  # goal, turn, request that waits for it, the rest
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ class ExpertInput:
         answer = None
         try:
             answer = self._asking.take(now_s)
+            if answer is not None:
+                return answer, ""  # it has to be sent before what will have run is known
             if self._core.engaged and not self._asking.busy:
                 return answer, self._ask(instruction, now_s)
         except Mu0Error as error:

@@ -44,6 +44,7 @@ class PolicyNode(Mu0LifecycleNode[C]):
         self._lock = threading.RLock()
         self._measured: deque[Measured] = deque(maxlen=1000)
         self._task: Task | None = None
+        self._doubt = ""
         self._server: ExecuteServer | None = None
         self._core: PolicyCore | None = None
         self._output: RobotOutput | None = None
@@ -203,6 +204,8 @@ class PolicyNode(Mu0LifecycleNode[C]):
             prediction, fault = self._seen.take(task.instruction if task else "", now_s)
             if fault:
                 self.warn_throttled("traces", fault)
+            if fault or prediction is not None or task is None:
+                self._doubt = fault  # until something better comes
             core.plan(now_s, prediction, hold=output.missing())
             self._commander.send(self._now_s, prediction.stamp_s if prediction else None)
             if task is not None:
@@ -224,7 +227,8 @@ class PolicyNode(Mu0LifecycleNode[C]):
     def _show(self, core: PolicyCore) -> None:
         """Tell how it goes, in the log (throttled) and in /diagnostics."""
         fault = core.safety.latched
-        trouble = fault or (core.hold or core.warning if core.engaged else "")
+        told = (core.hold or core.warning, self._doubt) if core.engaged else ()
+        trouble = fault or "; ".join(filter(None, told))
         if trouble:
             self.warn_throttled(trouble[:12], trouble)
         level = Level.ERROR if fault else Level.WARN if trouble else Level.OK

@@ -80,8 +80,7 @@ class LiberoEnvironment:
         self._env = make_environment(task)
         self._seed = 0
         self._reset_package()
-        fovy_rad = np.deg2rad(self._model.camera(_CAMERAS[FRONT]).fovy[0])
-        self.camera = Camera.from_fovy(fovy_rad, size, size)
+        self.camera = Camera.from_fovy(self._fovy_rad(FRONT), size, size)
 
     def reset(self, state: int | None, seed: int = 0) -> None:
         """Begin an episode, with objects at rest.
@@ -163,6 +162,10 @@ class LiberoEnvironment:
         """Pose of the front camera's optical frame (REP-103), (4, 4)."""
         camera = self._data.cam(_CAMERAS[FRONT])
         return se3.make_transform(camera.xmat.reshape(3, 3) * _UPRIGHT, camera.xpos)
+
+    def focal_length(self, camera: str) -> float:
+        """Return a camera's focal length over its pictures' height."""
+        return float(0.5 / np.tan(self._fovy_rad(camera) / 2.0))
 
     def observe(self) -> Observation:
         """Take pictures and measure joints."""
@@ -250,6 +253,9 @@ class LiberoEnvironment:
     @property
     def _data(self) -> Any:
         return self._env.sim.data._data
+
+    def _fovy_rad(self, camera: str) -> float:
+        return float(np.deg2rad(self._model.camera(_CAMERAS[camera]).fovy[0]))
 
     def _render(self, camera: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return colours (H, W, 3) and depth (H, W) in m of a camera, upright."""

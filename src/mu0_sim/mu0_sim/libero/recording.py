@@ -89,6 +89,7 @@ class LiberoRecorder:
         RobotRecording(
             robot=robot,
             rate_hz=RATE_HZ,
+            wrist_focal_length=self._environment.focal_length(WRIST),
             q=np.stack(self._q),
             gripper_q=np.array(self._fingers),
             command_q=commands[:, :-1],

@@ -15,6 +15,7 @@ from mu0_core import se3
 from mu0_core.camera import depth_to_millimetres
 from mu0_core.ros import messages
 from mu0_core.ros.interfaces import OPTICAL_FRAME, WRIST_FRAME
+from mu0_sim.cameras import wrist_camera
 from mu0_sim.controllers import JointTrajectory
 from mu0_sim.robots import TOOL_FRAME
 from mu0_sim.simulation import CameraFrame, Simulation
@@ -23,6 +24,7 @@ WORLD_FRAME = "world"
 BASE_FRAME = "base_link"
 CAMERA_FRAME = "camera_link"
 WRIST_IMAGE = "wrist_camera/color/image_raw"
+WRIST_INFO = "wrist_camera/color/camera_info"
 _COLOR = "camera/color"
 _DEPTH = "camera/aligned_depth_to_color"
 
@@ -99,10 +101,13 @@ class SceneMessages:
         }
 
     def of_wrist(self, rgb: NDArray[np.uint8], time_s: float) -> Messages:
-        """Return a picture of the camera on the hand."""
+        """Return a picture of the camera on the hand, with its intrinsics."""
         stamp = messages.stamp_from_seconds(time_s)
         header = {"stamp": stamp, "frame_id": WRIST_FRAME}
-        return {WRIST_IMAGE: messages.image_from_array(rgb, "rgb8", **header)}
+        return {
+            WRIST_INFO: messages.camera_info_message(wrist_camera(), **header),
+            WRIST_IMAGE: messages.image_from_array(rgb, "rgb8", **header),
+        }
 
     def _links(self, simulation: Simulation, *, fixed: bool) -> Links:
         if not self._link_tf:
