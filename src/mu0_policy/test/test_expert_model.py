@@ -1,15 +1,21 @@
 """The action expert on its own: what may depend on what, known heads, learning, saving."""
 
+import importlib
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mu0_core import benchmark
+from mu0_core.camera import Camera
 from mu0_core.errors import CheckpointError, ConfigError, ShapeError
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert import checkpoint
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
+from mu0_policy.action_expert.benchmark_policy import BenchmarkPolicy, make
 from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
@@ -313,3 +319,75 @@ def test_gripper_goals_are_the_end_that_it_moves_to():
 def test_a_joint_that_does_not_move_is_not_blown_up():
     still = Normaliser.measured(np.zeros((9, 2)), np.zeros((9, 2)))
     assert still.action(torch.tensor([0.01, 0.0])).abs().max() <= 1.01
+
+
+def _benchmark_policy(**card):
+    one = replace(_checkpoint(), card=replace(CARD, **card))
+    asked = []
+
+    def extract(rgb, instruction, depth):
+        asked.append(instruction)
+        return _moment().features
+
+    return BenchmarkPolicy(ExpertPolicy(one), extract, "tiny 12ab, grid 4/2"), asked
+
+
+def _seen(**changes):
+    rng = np.random.default_rng(0)
+    names = ("front", *CONFIG.cameras)
+    values = {
+        "pictures": {n: rng.integers(0, 255, (48, 64, 3), np.uint8) for n in names},
+        "depth_m": np.ones((48, 64), np.float32),
+        "camera": Camera.from_fovy(0.7, 64, 48),
+        "q": np.array([0.1, 0.2, 0.3]),
+        "gripper": 0.0,
+        "joints": CARD.joints,
+        "rate_hz": 10.0,
+        "time_s": 0.0,
+    }
+    return benchmark.Observation(**(values | changes))
+
+
+def test_in_a_benchmark_half_of_a_chunk_is_executed_before_the_next_is_asked():
+    policy, asked = _benchmark_policy()
+    policy.reset("take it")
+    actions = [policy.act(_seen()) for _ in range(4)]
+    assert asked == ["take it", "take it"]
+    expected = ExpertPolicy(_checkpoint()).commands(
+        replace(_moment(), pictures={k: v for k, v in _seen().pictures.items() if k != "front"})
+    )
+    assert np.array_equal(np.stack(actions[:3]), expected[:3])
+    assert np.array_equal(actions[3], expected[0])
+    policy.act(_seen())
+    policy.reset("put it")
+    policy.act(_seen())
+    assert asked[-1] == "put it" and len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rate_hz": 20.0}, "rate: trained with 10 actions a second, here are 20"),
+        ({"joints": ("j2", "j1", "j3")}, "joints: trained with j1"),
+        ({"pictures": {"front": np.zeros((48, 64, 3), np.uint8)}}, "wrist camera: nothing came"),
+    ],
+)
+def test_a_benchmark_of_another_robot_is_refused(changes, says):
+    policy, _ = _benchmark_policy()
+    policy.reset("take it")
+    with pytest.raises(ConfigError, match=says):
+        policy.act(_seen(**changes))
+
+
+def test_in_a_benchmark_features_have_to_be_those_of_the_training():
+    with pytest.raises(ConfigError, match="the expert was trained with those of 'another"):
+        _benchmark_policy(features="another 34cd, grid 4/2")
+    with pytest.raises(ConfigError, match="the folder of an action expert"):
+        make(benchmark.PolicySettings())
+
+
+def test_the_benchmarks_find_the_action_expert_by_its_name():
+    setup = (Path(__file__).parents[1] / "setup.py").read_text()
+    module, factory = re.search(r'"action_expert = ([\w.]+):(\w+)"', setup).groups()
+    assert f'"{benchmark.POLICY_GROUP}": [' in setup
+    assert getattr(importlib.import_module(module), factory) is make

@@ -4,7 +4,9 @@ Points are drawn on the surfaces of objects, of the robot and of the table, and 
 their bodies. This reads the simulator's truth: it makes training data, and drives nothing.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,9 @@ from numpy.typing import NDArray
 from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_core.episode_writer import Recording
-from mu0_sim.simulation import CameraFrame, Simulation
-from mu0_sim.truth import TABLE, BodyPoints
+from mu0_sim.cameras import CameraFrame
+from mu0_sim.simulation import Simulation
+from mu0_sim.truth import BodyPoints
 
 FloatArray = NDArray[np.float64]
 
@@ -36,6 +39,46 @@ class PointBudget:
         validate(self)
 
 
+class TrackedTruth(Protocol):
+    """Show bodies and their surfaces, as `mu0_sim.truth.Truth` does."""
+
+    @property
+    def objects(self) -> Mapping[str, object]:
+        """By name of its body, what can be moved."""
+
+    @property
+    def static(self) -> Sequence[str]:
+        """Names of bodies that rest."""
+
+    @property
+    def gripper_links(self) -> Sequence[str]:
+        """Names of the gripper's bodies."""
+
+    @property
+    def arm_links(self) -> Sequence[str]:
+        """Names of the arm's bodies."""
+
+    @property
+    def T_world_body(self) -> Mapping[str, FloatArray]:  # noqa: N802
+        """Poses (4, 4) of all these bodies."""
+
+    def sample_surface(
+        self, bodies: Sequence[str], n: int, rng: np.random.Generator
+    ) -> BodyPoints:
+        """Draw points on bodies."""
+
+
+class TrackedScene(Protocol):
+    """Be what is recorded."""
+
+    @property
+    def seed(self) -> int:
+        """Of the choice of points."""
+
+    def truth(self) -> TrackedTruth:
+        """Return where everything is."""
+
+
 class EpisodeRecorder:
     """Collect the frames of one episode; an observer of `mu0_sim.demonstrations.play`."""
 
@@ -45,27 +88,27 @@ class EpisodeRecorder:
         self._frames: list[CameraFrame] = []
         self._tracks: list[list[FloatArray]] = []
 
-    def on_reset(self, simulation: Simulation) -> None:
+    def on_reset(self, simulation: TrackedScene) -> None:
         """Begin an episode: choose points on the bodies, by the scene's seed."""
         truth = simulation.truth()
         rng = np.random.default_rng(simulation.seed)
         wanted: list[tuple[tuple[str, ...], int]] = [
             *(((name,), self._budget.per_object) for name in sorted(truth.objects)),
-            (truth.gripper_links, self._budget.gripper),
-            (truth.arm_links, self._budget.arm),
-            ((TABLE,), self._budget.static),
+            (tuple(truth.gripper_links), self._budget.gripper),
+            (tuple(truth.arm_links), self._budget.arm),
+            (tuple(truth.static), self._budget.static),
         ]
         self._groups = [
             (truth.sample_surface(bodies, _DRAWN_PER_KEPT * n, rng), n)
             for bodies, n in wanted
-            if n > 0
+            if n > 0 and bodies
         ]
         self._frames, self._tracks = [], []
 
     def on_joints(self, simulation: Simulation) -> None:
         """Ignore joints: an episode has none."""
 
-    def on_camera(self, frame: CameraFrame, simulation: Simulation) -> None:
+    def on_camera(self, frame: CameraFrame, simulation: TrackedScene) -> None:
         """Keep a picture, and where the points are."""
         poses = simulation.truth().T_world_body
         self._frames.append(frame)

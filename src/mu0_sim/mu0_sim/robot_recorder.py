@@ -14,6 +14,7 @@ holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,58 @@ from numpy.typing import NDArray
 
 from mu0_sim.cameras import wrist_camera
 from mu0_sim.robot_control import RobotControl
+from mu0_sim.robots import RobotSpec
 from mu0_sim.simulation import CameraFrame, JointCommand, JointState, Simulation
 
 ROBOT_FOLDER = "robot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RobotRecording:
+    """Hold what a robot did in n pictures; as in the module's docstring.
+
+    Attributes:
+        robot: Its names, and the gripper's ends.
+        rate_hz: Pictures a second.
+        wrist_focal_length: Of the wrist camera, over its pictures' height.
+        q: (n, j) measured, rad.
+        gripper_q: (n,) measured, rad or m.
+        command_q: (n + 1, j) commanded, rad.
+        command_gripper: (n + 1,) commanded, rad or m.
+        wrist: (n, H, W, 3) uint8.
+    """
+
+    robot: RobotSpec
+    rate_hz: float
+    wrist_focal_length: float
+    q: NDArray[np.float64]
+    gripper_q: NDArray[np.float64]
+    command_q: NDArray[np.float64]
+    command_gripper: NDArray[np.float64]
+    wrist: NDArray[np.uint8]
+
+    def write(self, episode: Path) -> None:
+        """Put the recording into the folder of its episode, whole or not at all."""
+        robot = self.robot
+        partial = Path(tempfile.mkdtemp(dir=episode, prefix=f".{ROBOT_FOLDER}."))
+        np.save(partial / "wrist.npy", self.wrist)
+        np.savez(
+            partial / "states.npz",
+            robot=robot.name,
+            joints=robot.arm_joints,
+            gripper_joints=(robot.gripper.joint,),
+            gripper_open=robot.gripper.position_open,
+            gripper_closed=robot.gripper.position_closed,
+            rate_hz=self.rate_hz,
+            wrist_focal_length=self.wrist_focal_length,
+            q=self.q,
+            gripper_q=self.gripper_q,
+            command_q=self.command_q,
+            command_gripper=self.command_gripper,
+        )
+        partial.chmod(0o755)
+        shutil.rmtree(episode / ROBOT_FOLDER, ignore_errors=True)
+        os.rename(partial, episode / ROBOT_FOLDER)
 
 
 class RobotRecorder:
@@ -58,22 +108,13 @@ class RobotRecorder:
         last = self._states[-1].time_s + 1.0 / simulation.config.rate_hz
         commands = [*self._commands, self._control.command_at(last)]
         n_joints, camera = len(robot.arm_joints), wrist_camera()
-        partial = Path(tempfile.mkdtemp(dir=episode, prefix=f".{ROBOT_FOLDER}."))
-        np.save(partial / "wrist.npy", np.stack(self._wrist))
-        np.savez(
-            partial / "states.npz",
-            robot=robot.name,
-            joints=robot.arm_joints,
-            gripper_joints=(robot.gripper.joint,),
-            gripper_open=robot.gripper.position_open,
-            gripper_closed=robot.gripper.position_closed,
+        RobotRecording(
+            robot=robot,
             rate_hz=simulation.config.rate_hz,
             wrist_focal_length=camera.K[1, 1] / camera.height,
             q=np.stack([state.q[:n_joints] for state in self._states]),
             gripper_q=np.array([state.q[n_joints] for state in self._states]),
             command_q=np.stack([command.q for command in commands]),
             command_gripper=np.array([command.gripper_position for command in commands]),
-        )
-        partial.chmod(0o755)
-        shutil.rmtree(episode / ROBOT_FOLDER, ignore_errors=True)
-        os.rename(partial, episode / ROBOT_FOLDER)
+            wrist=np.stack(self._wrist),
+        ).write(episode)

@@ -6,18 +6,16 @@ What is started is said in `mu0_sim.rollout_processes`; starting it and talking 
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from mu0_core.config import option, to_dict, validate
-from mu0_core.errors import ConfigError
+from mu0_sim.series_folder import claim_folder, read_results
 from mu0_sim.simulation import SimulationConfig
 
 _RESULTS_FILE = "episodes.jsonl"
-_SETTINGS_FILE = "settings.json"
 _MAY_CHANGE = ("episodes", "out", "json")
 
 
@@ -143,9 +141,9 @@ class Results:
         self._results: dict[int, EpisodeResult] = {}
         self._timing: dict[str, Any] = {}
         if config.out is not None:
-            _claim_folder(config.out, config)
+            claim_folder(config.out, to_dict(config), _MAY_CHANGE)
         if self._path is not None and self._path.exists():
-            self._results = {result.seed: result for result in _read_results(self._path)}
+            self._results = {r.seed: r for r in read_results(self._path, EpisodeResult)}
 
     def missing_seeds(self) -> list[int]:
         """Return the seeds of the series that have no result yet."""
@@ -185,32 +183,3 @@ class Results:
 
     def _seeds(self) -> range:
         return range(self._config.seed, self._config.seed + self._config.episodes)
-
-
-def _read_results(path: Path) -> Iterator[EpisodeResult]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            yield EpisodeResult(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{path}, line {number}: not a result ({error}); delete the line, and its episode "
-                "is run again"
-            ) from error
-
-
-def _claim_folder(folder: Path, config: RolloutConfig) -> None:
-    """Write the settings into the folder, or check that they are those of the series in it."""
-    settings = {name: v for name, v in to_dict(config).items() if name not in _MAY_CHANGE}
-    path = folder / _SETTINGS_FILE
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    faults = [
-        f"{name}: the series in {folder} has {stored.get(name)!r}, got {settings.get(name)!r}"
-        for name in sorted({*stored, *settings})
-        if stored.get(name) != settings.get(name)
-    ]
-    if faults:
-        raise ConfigError("\n".join([*faults, "choose another folder, or the same settings"]))

@@ -70,6 +70,7 @@ class Truth:
         target: Name of the object that the instruction means.
         T_world_body: {body: (4, 4)}: cubes, "table" and all robot links by their URDF names.
         T_world_tool: (4, 4) pose of tool0.
+        static: Names of bodies that rest where they are.
         gripper_links: Names of the links with a surface that move with the hand or its fingers.
         arm_links: Names of the other links with a surface.
     """
@@ -92,12 +93,13 @@ class Truth:
             )
             for cube in world.scene.cubes
         }
+        self.static = (TABLE,)
         hand = hand_link(world.robot)
         self.gripper_links = tuple(
-            link for link in links if _is_on(model, link, hand) and _visual_geoms(model, link)
+            link for link in links if _is_on(model, link, hand) and visible_geoms(model, link)
         )
         self.arm_links = tuple(
-            link for link in links if link not in self.gripper_links and _visual_geoms(model, link)
+            link for link in links if link not in self.gripper_links and visible_geoms(model, link)
         )
 
     def sample_surface(
@@ -108,24 +110,35 @@ class Truth:
         Raises:
             ValueError: None of the bodies has a visible surface of boxes or meshes.
         """
-        triangles, owners = [], []
-        for index, body in enumerate(bodies):
-            for geom in _visual_geoms(self._model, body):
-                triangles.append(_triangles(self._model, geom))
-                owners.append(np.full(len(triangles[-1]), index))
-        if not triangles:
-            raise ValueError(f"bodies {list(bodies)} have no visible surface to draw points from")
-        corners = np.concatenate(triangles)
-        area = np.linalg.norm(
-            np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
-        )
-        chosen = rng.choice(len(corners), size=n, p=area / area.sum())
-        weights = rng.dirichlet((1.0, 1.0, 1.0), size=n)  # uniform within a triangle
-        return BodyPoints(
-            bodies=tuple(bodies),
-            body_index=np.concatenate(owners)[chosen].astype(np.int64),
-            xyz_body=np.einsum("nk,nki->ni", weights, corners[chosen]),
-        )
+        return surface_points(self._model, bodies, n, rng)
+
+
+def surface_points(
+    model: mujoco.MjModel, bodies: Sequence[str], n: int, rng: np.random.Generator
+) -> BodyPoints:
+    """Draw n points uniformly by area on the visible surfaces of bodies.
+
+    Raises:
+        ValueError: None of the bodies has a visible surface of boxes or meshes.
+    """
+    triangles, owners = [], []
+    for index, body in enumerate(bodies):
+        for geom in visible_geoms(model, body):
+            triangles.append(_triangles(model, geom))
+            owners.append(np.full(len(triangles[-1]), index))
+    if not triangles:
+        raise ValueError(f"bodies {list(bodies)} have no visible surface to draw points from")
+    corners = np.concatenate(triangles)
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    chosen = rng.choice(len(corners), size=n, p=area / area.sum())
+    weights = rng.dirichlet((1.0, 1.0, 1.0), size=n)  # uniform within a triangle
+    return BodyPoints(
+        bodies=tuple(bodies),
+        body_index=np.concatenate(owners)[chosen].astype(np.int64),
+        xyz_body=np.einsum("nk,nki->ni", weights, corners[chosen]),
+    )
 
 
 def _is_on(model: mujoco.MjModel, body: str, ancestor: str) -> bool:
@@ -136,7 +149,7 @@ def _is_on(model: mujoco.MjModel, body: str, ancestor: str) -> bool:
     return bool(index == goal)
 
 
-def _visual_geoms(model: mujoco.MjModel, body: str) -> list[int]:
+def visible_geoms(model: mujoco.MjModel, body: str) -> list[int]:
     """List the visible boxes and meshes of a body."""
     index = model.body(body).id
     first, count = model.body_geomadr[index], model.body_geomnum[index]

@@ -3,7 +3,12 @@
 import torch
 
 from mu0_world_model.checkpoint import find
-from mu0_world_model.features import FeatureConfig, FeatureExtractor, checkpoint_identity
+from mu0_world_model.features import (
+    SERVED,
+    FeatureConfig,
+    FeatureExtractor,
+    checkpoint_identity,
+)
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.shipped import checkpoint_folder
 
@@ -30,3 +35,8 @@ def load_extractor(
         identity=checkpoint_identity(folder),
         device=device,
     )
+
+
+def load_served(checkpoint: str) -> FeatureExtractor:
+    """Load what turns pictures into the features that the world model's node publishes."""
+    return load_extractor(checkpoint, SERVED)

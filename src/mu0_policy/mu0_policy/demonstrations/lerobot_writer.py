@@ -14,10 +14,10 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from mu0_core.errors import EpisodeError
+from mu0_core.video import write_video
 from mu0_policy.action_expert.actions import state_names
 from mu0_policy.demonstrations.demonstration import Demonstration, Wanted, check
 from mu0_policy.demonstrations.lerobot import ACTION, IMAGES, STATE
-from mu0_policy.demonstrations.video import write_video
 
 _CHUNK = 1000  # files in a folder
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -1,0 +1,119 @@
+"""Let an action expert take part in benchmarks: its chunks, one action at a time, in step.
+
+The simulator waits for each action, so nothing is asked in the background: the first half of a
+chunk is executed, then the next one is computed from what is seen then.
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core.benchmark import FRONT, ActionKind, Observation, PolicySettings
+from mu0_core.errors import ConfigError
+from mu0_core.kinematics import DifferentialIK, RobotModel
+from mu0_policy.action_expert.actions import ActionSpace
+from mu0_policy.action_expert.checkpoint import load
+from mu0_policy.action_expert.feature_cache import Extract
+from mu0_policy.action_expert.policy import ExpertPolicy, Moment
+from mu0_policy.action_expert.readiness import Stream, Timing, check_seen, features_fault
+
+_RATE_TOLERANCE_HZ = 0.01
+
+
+class BenchmarkPolicy:
+    """Execute an expert's chunks; a `mu0_core.benchmark.Policy`.
+
+    Args:
+        expert: The expert.
+        extract: Makes features; the frozen world model.
+        identity: What tells these features from others.
+
+    Raises:
+        ConfigError: The expert was trained with other features.
+    """
+
+    action_kind = ActionKind.JOINTS
+
+    def __init__(self, expert: ExpertPolicy, extract: Extract, identity: str) -> None:
+        wrong = features_fault(expert.card, identity, {"context": 0, "traces": 0, "language": 0})
+        if wrong:
+            raise ConfigError(f"action expert: {wrong}")
+        self._expert, self._extract = expert, extract
+        self._instruction = ""
+        self._due: deque[NDArray[np.float64]] = deque()
+
+    def reset(self, instruction: str) -> None:
+        """Begin an episode."""
+        self._instruction = instruction
+        self._due.clear()
+
+    def act(self, observation: Observation) -> NDArray[np.float64]:
+        """Return the joints and the gripper's goal (j + 1,) for the next period.
+
+        Raises:
+            ConfigError: The expert was trained for other joints, cameras or rates.
+        """
+        if not self._due:
+            self._check(observation)
+            moment = Moment(
+                features=self._extract(
+                    observation.pictures[FRONT], self._instruction, observation.depth_m
+                ),
+                pictures=observation.pictures,
+                q=observation.q,
+                gripper=observation.gripper,
+            )
+            self._due.extend(self._expert.commands(moment)[: (self._expert.chunk_size + 1) // 2])
+        return self._due.popleft()
+
+    def _check(self, observation: Observation) -> None:
+        card = self._expert.card
+        faults = []
+        if card.joints != observation.joints:
+            faults.append(
+                f"joints: trained with {', '.join(card.joints)}, here are "
+                f"{', '.join(observation.joints)}"
+            )
+        if abs(card.rate_hz - observation.rate_hz) > _RATE_TOLERANCE_HZ:
+            faults.append(
+                f"rate: trained with {card.rate_hz:g} actions a second, here are "
+                f"{observation.rate_hz:g}"
+            )
+        if faults:
+            raise ConfigError("\n  ".join(["the action expert does not fit:", *faults]))
+        cameras = {name: _stream(name, observation) for name in (FRONT, *card.cameras)}
+        in_step = Timing(turns_hz=card.rate_hz, lead_s=0.0, max_picture_age_s=1.0 / card.rate_hz)
+        check_seen(card, Stream("joints"), cameras, in_step)
+
+
+def _stream(camera: str, observation: Observation) -> Stream:
+    """Describe a camera as the check of a graph wants it."""
+    picture = observation.pictures.get(camera)
+    if picture is None:
+        return Stream(camera)
+    height, width = picture.shape[:2]
+    K = observation.camera.K
+    focal_length = float(K[1, 1]) / observation.camera.height if camera == FRONT else 0.0
+    return Stream(camera, size=(width, height), focal_length=focal_length)
+
+
+def make(settings: PolicySettings) -> BenchmarkPolicy:
+    """Load an expert and the world model whose features it reads.
+
+    Raises:
+        ConfigError: The checkpoint is not named, or does not fit.
+        CheckpointError: A checkpoint is missing or broken.
+    """
+    from mu0_policy.action_expert.frozen import load_served
+
+    if settings.checkpoint is None:
+        raise ConfigError("checkpoint: expected the folder of an action expert, got none")
+    checkpoint = load(settings.checkpoint)
+    ik = None
+    if checkpoint.card.space is ActionSpace.TOOL_DELTAS:
+        locked = dict.fromkeys(checkpoint.card.gripper_joints, 0.0)
+        model = RobotModel.from_urdf(settings.robot_description, locked=locked)
+        ik = DifferentialIK(model, settings.tool_frame)
+    extract = load_served(settings.world_model)
+    return BenchmarkPolicy(ExpertPolicy(checkpoint, ik=ik), extract, extract.identity)

@@ -1,0 +1,98 @@
+"""Record what a driver does in LIBERO as an episode with the robot's joints and commands.
+
+An action says where the tool shall go from where it is; as a command stands the joints that bring
+it there, so that experts on joints, joint deltas and tool deltas learn from the same recording.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu0_core.benchmark import FRONT, WRIST
+from mu0_core.episode_captions import Caption
+from mu0_core.episode_writer import EpisodeOptions, write_episode
+from mu0_sim.cameras import CameraFrame
+from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
+from mu0_sim.libero.drivers import ToolCommands
+from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
+from mu0_sim.robot_recorder import RobotRecording
+
+FloatArray = NDArray[np.float64]
+
+_ARC_STEP = 0.01
+# A scene has seven objects and more, and all but one of them rest: few points, and of these some.
+_POINTS = PointBudget(per_object=24, gripper=24, arm=12, static=16)
+_STATIC_SHARE = 0.25
+_SKILLS = ("grasp", "place")
+
+
+class LiberoRecorder:
+    """Collect one episode: `take` before each step, `write` when it is worth keeping."""
+
+    def __init__(self, environment: LiberoEnvironment) -> None:
+        self._environment = environment
+        self._arm = ToolCommands()
+        self._episode = EpisodeRecorder(_POINTS)
+        self._episode.on_reset(environment)
+        self._wrist: list[NDArray[np.uint8]] = []
+        self._q: list[FloatArray] = []
+        self._fingers: list[float] = []
+        self._commands: list[FloatArray] = []
+
+    def take(self, action: FloatArray) -> None:
+        """Keep what is seen now, and the action (7,) that follows.
+
+        Raises:
+            ShapeError: The action leads out of reach.
+        """
+        environment, jaw = self._environment, self._arm.robot.gripper
+        seen = environment.observe()
+        frame = CameraFrame(
+            rgb=seen.pictures[FRONT],
+            depth_m=seen.depth_m,
+            camera=seen.camera,
+            T_world_camera=environment.T_world_camera,
+            time_s=seen.time_s,
+        )
+        self._episode.on_camera(frame, environment)
+        self._wrist.append(seen.pictures[WRIST])
+        self._q.append(seen.q)
+        self._fingers.append(environment.finger_m)
+        finger_m = jaw.position_closed if action[6] > 0.0 else jaw.position_open
+        joints = self._arm.joints_for(action, seen.q)
+        self._commands.append(np.append(joints, finger_m))
+
+    def write(self, path: Path, provenance: dict[str, Any]) -> None:
+        """Write the episode's folder."""
+        recording = self._episode.recording()
+        instruction = self._environment.task.instruction
+        caption = Caption(
+            start=0,
+            end=recording.n_frames - 1,
+            instructions=(instruction,),
+            skill_labels=_SKILLS,
+            embodiment_type="robot_gripper",
+        )
+        write_episode(
+            path,
+            recording,
+            EpisodeOptions(arc_step=_ARC_STEP, static_share=_STATIC_SHARE),
+            captions=[caption],
+            description=instruction,
+            provenance={"program": "mu0_sim libero", **provenance},
+        )
+        robot = self._arm.robot
+        first = np.append(self._q[0], robot.gripper.position_open)
+        commands = np.stack([first, *self._commands])
+        RobotRecording(
+            robot=robot,
+            rate_hz=RATE_HZ,
+            wrist_focal_length=self._environment.focal_length(WRIST),
+            q=np.stack(self._q),
+            gripper_q=np.array(self._fingers),
+            command_q=commands[:, :-1],
+            command_gripper=commands[:, -1],
+            wrist=np.stack(self._wrist),
+        ).write(path)
