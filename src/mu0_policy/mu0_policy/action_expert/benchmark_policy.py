@@ -28,6 +28,7 @@ class BenchmarkPolicy:
         expert: The expert.
         extract: Makes features; the frozen world model.
         identity: What tells these features from others.
+        depth: Whether they are made with depth.
 
     Raises:
         ConfigError: The expert was trained with other features.
@@ -35,11 +36,13 @@ class BenchmarkPolicy:
 
     action_kind = ActionKind.JOINTS
 
-    def __init__(self, expert: ExpertPolicy, extract: Extract, identity: str) -> None:
+    def __init__(
+        self, expert: ExpertPolicy, extract: Extract, identity: str, *, depth: bool = True
+    ) -> None:
         wrong = features_fault(expert.card, identity, {"context": 0, "traces": 0, "language": 0})
         if wrong:
             raise ConfigError(f"action expert: {wrong}")
-        self._expert, self._extract = expert, extract
+        self._expert, self._extract, self._depth = expert, extract, depth
         self._instruction = ""
         self._due: deque[NDArray[np.float64]] = deque()
 
@@ -58,7 +61,9 @@ class BenchmarkPolicy:
             self._check(observation)
             moment = Moment(
                 features=self._extract(
-                    observation.pictures[FRONT], self._instruction, observation.depth_m
+                    observation.pictures[FRONT],
+                    self._instruction,
+                    observation.depth_m if self._depth else None,
                 ),
                 pictures=observation.pictures,
                 q=observation.q,
@@ -116,4 +121,6 @@ def make(settings: PolicySettings) -> BenchmarkPolicy:
         model = RobotModel.from_urdf(settings.robot_description, locked=locked)
         ik = DifferentialIK(model, settings.tool_frame)
     extract = load_served(settings.world_model)
-    return BenchmarkPolicy(ExpertPolicy(checkpoint, ik=ik), extract, extract.identity)
+    depth = checkpoint.card.features != extract.origin(depth=False)
+    expert = ExpertPolicy(checkpoint, ik=ik)
+    return BenchmarkPolicy(expert, extract, extract.origin(depth=depth), depth=depth)
