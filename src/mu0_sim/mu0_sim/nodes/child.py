@@ -10,6 +10,7 @@ from typing import Self
 from mu0_sim.rollout_processes import Process
 
 _END_TIMEOUT_S = 15.0
+_STDERR = 2
 
 
 class Child:
@@ -23,7 +24,7 @@ class Child:
         self._popen = subprocess.Popen(
             [*((sys.executable,) if process.python else ()), *process.words],
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=_STDERR,  # what it complains of is for the log; our own output stays clean
             start_new_session=True,
         )
 
