@@ -16,7 +16,8 @@ from mu0_core import se3
 from mu0_core.embodiment import arm_model, load_embodiment
 from mu0_core.traces import KeypointSource, Traces
 from mu0_policy.core import Measured, PolicyCore
-from mu0_policy.trace_follower import FollowerConfig, Phase, TraceFollower
+from mu0_policy.trace_follower import Phase, TraceFollower
+from mu0_policy.trace_reading import FollowerConfig
 from mu0_sim.controllers import JointTrajectory
 from mu0_sim.exact_traces import Demonstration, by_arc_length
 from mu0_sim.robot_control import RobotControl, run

@@ -27,14 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core import se3
-from mu0_core.config import option, validate
-from mu0_core.errors import TrajectoryError
 from mu0_policy.companions import Companions
 from mu0_policy.joint_path import JointPath
 from mu0_policy.progress import Progress
-from mu0_policy.trace_motions import Prediction, body_motions, shifts, smoothed
+from mu0_policy.trace_motions import Prediction, shifts, smoothed
+from mu0_policy.trace_reading import (
+    FollowerConfig,
+    Reading,
+    held,
+    read_approach,
+    read_carry,
+    tool_poses,
+)
 
 FloatArray = NDArray[np.float64]
+_NOWHERE = np.full(3, np.inf)
 
 
 class Phase(Enum):
@@ -48,57 +55,6 @@ class Phase(Enum):
     RETREAT = "retreat"
     ACT = "act"
     DONE = "done"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowerConfig:
-    """Configure how traces are read."""
-
-    inlier_m: float = option(
-        0.03, description="How far a point may be off the motion of its body", unit="m", low=1e-3
-    )
-    moved_m: float = option(
-        0.01, description="Shift from which on an object counts as moved", unit="m", low=1e-3
-    )
-    grasp_m: float = option(
-        0.008, description="Distance from the grasp at which to close", unit="m", low=1e-3
-    )
-    grasp_rad: float = option(
-        0.2, description="Angle from the grasp at which to close", unit="rad", low=1e-2
-    )
-    reach_m: float = option(
-        0.08, description="Distance of the tool from what it holds, at most", unit="m", low=1e-2
-    )
-    shut_share: float = option(
-        0.95, description="Share of the way to closed that means empty fingers", low=0.1, high=1.0
-    )
-    step_back_m: float = option(
-        0.08, description="Way back along the hand after a grasp on nothing", unit="m", low=0.0
-    )
-    stuck_m: float = option(
-        0.02, description="Size of the place in which the tool gets stuck", unit="m", low=0.0
-    )
-    stuck_s: float = option(
-        4.0,
-        description="Time there, while the motion should go on, after which it plans anew",
-        unit="s",
-        low=0.5,
-    )
-    blocked_rad: float = option(
-        0.02,
-        description="Lag of a joint in the approach from which on it has run into something",
-        unit="rad",
-        low=1e-3,
-    )
-    done_m: float = option(
-        0.02, description="Way that is left when a load counts as brought", unit="m", low=0.0
-    )
-    done_predictions: int = option(
-        3, description="Predictions in a row that must say that the motion is over", low=1
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,23 +102,6 @@ class ToolPlan:
     careful: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Reading:
-    """Hold what one prediction says.
-
-    Attributes:
-        tool: (v, 4, 4) tool poses of the valid steps.
-        grasp: (4, 4) tool pose of the grasp, None if no object moves.
-        n_before: Number of steps before the object moves.
-        release: Step at which the object stays behind, None if it does not.
-    """
-
-    tool: FloatArray
-    grasp: FloatArray | None = None
-    n_before: int = 0
-    release: int | None = None
-
-
 @dataclass(slots=True)
 class TraceFollower:
     """Decide tool path and fingers from predictions; `reset` before each new task."""
@@ -177,16 +116,18 @@ class TraceFollower:
     reason: str = "no prediction yet"
     valid_prob: float = 1.0
     """Probability that the motion still goes on, by the latest prediction."""
-    _reading: _Reading | None = field(default=None, init=False)
+    _reading: Reading | None = field(default=None, init=False)
     _since_s: float = field(default=-np.inf, init=False)
     _n_done: int = field(default=0, init=False)
     _companions: Companions = field(default_factory=Companions, init=False)
     _progress: Progress = field(init=False)
     _grasped_at: FloatArray | None = field(default=None, init=False)
     _pushes: bool = field(default=False, init=False)
+    _backed_to: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
         self._progress = Progress(self.config.stuck_m, self.config.stuck_s)
+        self._backed_to = _NOWHERE
 
     def reset(self) -> None:
         """Forget the task."""
@@ -194,7 +135,7 @@ class TraceFollower:
         self._reading, self._since_s, self._n_done = None, -np.inf, 0
         self._companions.forget()
         self._progress.forget()
-        self._grasped_at, self._pushes = None, False
+        self._grasped_at, self._pushes, self._backed_to = None, False, _NOWHERE
 
     def step(self, state: RobotState, prediction: Prediction | None) -> ToolPlan | None:
         """Take a new prediction, if there is one, and decide.
@@ -233,7 +174,7 @@ class TraceFollower:
         holding = self.phase is Phase.CARRY
         if self.phase in (Phase.WAIT, Phase.APPROACH):
             self._companions.see(prediction)
-        target = _held(prediction, config) if holding else self._moving(prediction)
+        target = held(prediction, config) if holding else self._moving(prediction)
         points = prediction.on_gripper if target is None else prediction.on_gripper | target
         self.valid_prob = float(prediction.valid_prob[points, 0].mean())
         n_valid = prediction.n_valid(points)
@@ -245,15 +186,13 @@ class TraceFollower:
         if n_valid == 0:
             return None
         if holding:
-            return self._carry(state, _read_carry(prediction, target, n_valid, config))
+            return self._carry(state, read_carry(prediction, target, n_valid, config))
         if self.phase is Phase.RETREAT:
-            reading = _Reading(
-                tool=_tool_poses(prediction, prediction.on_gripper, n_valid, config)
-            )
+            reading = Reading(tool=tool_poses(prediction, prediction.on_gripper, n_valid, config))
             return self._follow(state, reading.tool, Phase.RETREAT, "follows the gripper's traces")
-        return self._approach(state, _read_approach(prediction, target, n_valid, config))
+        return self._approach(state, read_approach(prediction, target, n_valid, config))
 
-    def _approach(self, state: RobotState, reading: _Reading) -> ToolPlan | None:
+    def _approach(self, state: RobotState, reading: Reading) -> ToolPlan | None:
         self._reading = reading
         if reading.grasp is None:
             why = "follows the gripper's traces; no object moves in them yet"
@@ -299,7 +238,7 @@ class TraceFollower:
             return self._enter(Phase.DONE, "the path is finished and no motion goes on")
         return None
 
-    def _carry(self, state: RobotState, reading: _Reading) -> ToolPlan | None:
+    def _carry(self, state: RobotState, reading: Reading) -> ToolPlan | None:
         self._reading = reading
         if reading.release is None:
             why = "follows gripper and object as one"
@@ -315,6 +254,7 @@ class TraceFollower:
         self.phase, self.reason = Phase.APPROACH, reason
         back = state.T_base_tool_ahead.copy()
         back[:3, 3] -= self.config.step_back_m * back[:3, 2]
+        self._backed_to = back[:3, 3]
         return ToolPlan(phase=self.phase, reason=reason, poses=back[None], close=False)
 
     # Helpers.
@@ -359,16 +299,18 @@ class TraceFollower:
 
     def _is_blocked(self, state: RobotState) -> bool:
         """Say whether the arm has run into something; once, until it is free of it."""
-        pushes = state.lag_rad > self.config.blocked_rad
-        new, self._pushes = pushes and not self._pushes, pushes
-        return new and self.phase is Phase.APPROACH
+        before, self._pushes = self._pushes, state.lag_rad > self.config.blocked_rad
+        return self._pushes and not before and self.phase is Phase.APPROACH
 
     def _is_stuck(self, state: RobotState) -> bool:
         """Say whether the tool stays where it is though the motion should go on.
 
-        What has been carried away from its place is never let go for that.
+        What has been carried away from its place is never let go for that; and from where the
+        last step back has led, no further one would show more.
         """
         place = state.T_base_tool[:3, 3]
+        if np.linalg.norm(place - self._backed_to) < 0.5 * self.config.step_back_m:
+            return False
         carries = self.phase is Phase.CARRY and self._grasped_at is not None
         if not (self.phase is Phase.APPROACH or carries):
             self._progress.forget()
@@ -381,107 +323,6 @@ class TraceFollower:
 
     def _is_over(self, state: RobotState) -> bool:
         return state.path_ended and self._n_done >= self.config.done_predictions
-
-
-def _held(prediction: Prediction, config: FollowerConfig) -> NDArray[np.bool_] | None:
-    """Return the points (n,) of the cluster between the fingers, None if there is none."""
-    best, nearest_m = None, config.reach_m
-    for cluster in np.unique(prediction.cluster_ids[~prediction.on_gripper]):
-        points = ~prediction.on_gripper & (prediction.cluster_ids == cluster)
-        middle = np.median(prediction.current_xyz[points], axis=0)
-        distance_m = float(np.linalg.norm(middle - prediction.T_base_tool[:3, 3]))
-        if distance_m < nearest_m:
-            best, nearest_m = points, distance_m
-    return best
-
-
-def _read_approach(
-    prediction: Prediction,
-    target: NDArray[np.bool_] | None,
-    n_valid: int,
-    config: FollowerConfig,
-) -> _Reading:
-    """Find tool poses and grasp in a prediction made with empty fingers."""
-    tool = _tool_poses(prediction, prediction.on_gripper, n_valid, config)
-    if target is None:
-        return _Reading(tool=tool)
-    current, future = prediction.current_xyz[target], prediction.xyz[target, :n_valid]
-    still = shifts(current, future) < config.moved_m
-    if still[-1]:
-        return _Reading(tool=tool)
-    first = int(np.flatnonzero(still)[-1]) + 1 if still.any() else 0
-    motions = body_motions(current, future[:, first:], inlier_m=config.inlier_m)
-    grasp = _grasp(prediction, motions, first, config)
-    if grasp is None:
-        return _Reading(tool=tool)
-    gap_m = np.linalg.norm(np.median(current, axis=0) - grasp[:3, 3])
-    if gap_m > config.reach_m:  # it moves, but not because it is held: a part of the robot
-        return _Reading(tool=tool)
-    return _Reading(tool=tool, grasp=grasp, n_before=first)
-
-
-def _grasp(
-    prediction: Prediction, motions: FloatArray, first: int, config: FollowerConfig
-) -> FloatArray | None:
-    """Return the tool pose now that has the gripper's predicted place on the object.
-
-    Args:
-        prediction: With the object moving from step `first` on.
-        motions: (k, 4, 4) of the object at these steps.
-        first: Step of the first motion.
-        config: Inlier distance.
-    """
-    gripper = prediction.on_gripper
-    steps = slice(first, first + len(motions))
-    future = np.swapaxes(prediction.xyz[gripper, steps], 0, 1)
-    carried_back = se3.transform_points(se3.inverse(motions)[:, None], future)
-    # Near steps count more: a prediction is worse the farther it goes.
-    weights = prediction.valid_prob[gripper, steps].mean(axis=0) / (1.0 + np.arange(len(motions)))
-    place = np.average(carried_back, axis=0, weights=np.maximum(weights, 1e-6))
-    try:
-        fit = se3.robust_rigid_fit(
-            prediction.current_xyz[gripper], place, inlier_m=config.inlier_m
-        )
-    except TrajectoryError:
-        return None
-    return fit.T @ prediction.T_base_tool
-
-
-def _read_carry(
-    prediction: Prediction,
-    target: NDArray[np.bool_] | None,
-    n_valid: int,
-    config: FollowerConfig,
-) -> _Reading:
-    """Find tool poses, and where to let go, in a prediction made while holding something."""
-    gripper = prediction.on_gripper
-    if target is None:
-        return _Reading(tool=_tool_poses(prediction, gripper, n_valid, config))
-    object_shift = np.median(
-        prediction.xyz[target, :n_valid] - prediction.current_xyz[target, None], axis=0
-    )
-    gripper_shift = np.median(
-        prediction.xyz[gripper, :n_valid] - prediction.current_xyz[gripper, None], axis=0
-    )
-    apart_m = np.linalg.norm(gripper_shift - object_shift, axis=-1)
-    together = apart_m < 3.0 * config.moved_m
-    release = None
-    if not together[-1]:
-        last = int(np.flatnonzero(together)[-1]) if together.any() else 0
-        rests_m = np.linalg.norm(object_shift[-1] - object_shift[last])
-        release = last if rests_m < config.moved_m else None
-    points = gripper if release is not None else gripper | target
-    return _Reading(tool=_tool_poses(prediction, points, n_valid, config), release=release)
-
-
-def _tool_poses(
-    prediction: Prediction, points: NDArray[np.bool_], n_valid: int, config: FollowerConfig
-) -> FloatArray:
-    """Return the tool's predicted poses (n_valid, 4, 4) from points that move with it."""
-    motions = body_motions(
-        prediction.current_xyz[points], prediction.xyz[points, :n_valid], inlier_m=config.inlier_m
-    )
-    return motions @ prediction.T_base_tool
 
 
 def _ahead(poses: FloatArray, T_base_tool: FloatArray) -> FloatArray:

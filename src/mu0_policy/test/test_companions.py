@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mu0_policy.companions import Companions
-from mu0_policy.trace_follower import FollowerConfig, Phase, RobotState, TraceFollower
+from mu0_policy.trace_follower import Phase, RobotState, TraceFollower
+from mu0_policy.trace_reading import FollowerConfig
 
 FINGER = 9
 

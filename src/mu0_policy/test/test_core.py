@@ -5,7 +5,8 @@ from mu0_core.errors import StaleInputError
 from mu0_policy.chunk import violations
 from mu0_policy.core import End, Measured, PolicyCore
 from mu0_policy.safety import SafetyConfig
-from mu0_policy.trace_follower import FollowerConfig, Phase, TraceFollower
+from mu0_policy.trace_follower import Phase, TraceFollower
+from mu0_policy.trace_reading import FollowerConfig
 
 HOME = np.array([1.2, -2.0, 0.8])
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mu0_policy.trace_follower import FollowerConfig, Phase, RobotState, TraceFollower
+from mu0_policy.trace_follower import Phase, RobotState, TraceFollower
+from mu0_policy.trace_reading import FollowerConfig
 
 CLOSING_S = 0.6
 
@@ -202,6 +203,13 @@ def test_an_approach_that_does_not_get_on_steps_back(follower, scene):
     plans = stays(follower, scene, 6.0)
     again = next(plan for plan in plans if "does not get on" in plan.reason)
     assert again.phase is Phase.APPROACH and not again.close and len(again.poses) == 1
+
+
+def test_it_steps_back_once_and_not_out_of_the_picture(follower, scene):
+    plans = stays(follower, scene, 6.0)
+    back = next(plan for plan in plans if "does not get on" in plan.reason).poses[0, :3, 3]
+    plans = stays(follower, scene, 12.0, at=back)
+    assert all("does not get on" not in plan.reason for plan in plans)
 
 
 def test_an_approach_that_runs_into_something_goes_back_once(follower, scene):

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     record.add_argument("topics_positional", nargs="*", metavar="topic", default=[])
     record.add_argument("--topics", nargs="+", default=[], metavar="topic")
     record.add_argument("-a", "--all", action="store_true", help="every topic that is not hidden")
+    record.add_argument("--exclude-topics", nargs="+", default=[], metavar="topic")
     record.add_argument("-o", "--output", help="folder to make (default: named by the time)")
     record.add_argument("-s", "--storage", choices=["mcap", "sqlite3"], default="mcap")
     record.add_argument("--include-hidden-topics", action="store_true")
@@ -83,7 +84,13 @@ def record_bag(args: argparse.Namespace) -> None:
     with cli_node(args, "rosbag2_recorder", SignalHandlerOptions.NO) as node:
         writer = Writer(path, version=9, storage_plugin=StoragePlugin[args.storage.upper()])
         writer.open()
-        recorder = Recorder(node, writer, topics, include_hidden=args.include_hidden_topics)
+        recorder = Recorder(
+            node,
+            writer,
+            topics,
+            left_out={absolute(topic) for topic in args.exclude_topics},
+            include_hidden=args.include_hidden_topics,
+        )
         try:
             next_poll = 0.0
             while not stop:
@@ -100,9 +107,16 @@ class Recorder:
     """Subscribes to topics as they appear and writes what arrives, without deserialising it."""
 
     def __init__(
-        self, node: Node, writer: Writer, topics: list[str], *, include_hidden: bool
+        self,
+        node: Node,
+        writer: Writer,
+        topics: list[str],
+        *,
+        left_out: set[str],
+        include_hidden: bool,
     ) -> None:
         self._node = node
+        self._left_out = left_out
         self._writer = writer
         self._topics = topics
         self._include_hidden = include_hidden
@@ -116,7 +130,8 @@ class Recorder:
         for topic, types in visible(
             self._node.get_topic_names_and_types(), include_hidden=hidden_too
         ):
-            if topic in self._counts or (self._topics and topic not in self._topics):
+            wanted = topic in self._topics if self._topics else topic not in self._left_out
+            if topic in self._counts or not wanted:
                 continue
             if publishers := self._node.get_publishers_info_by_topic(topic):
                 self._counts[topic] = 0

@@ -13,7 +13,8 @@ from mu0_policy.nodes.policy_config import PolicyNodeConfig
 from mu0_policy.nodes.policy_node import PolicyNode
 from mu0_policy.nodes.trace_input import TraceInput
 from mu0_policy.readiness import TracesConfig
-from mu0_policy.trace_follower import FollowerConfig, TraceFollower
+from mu0_policy.trace_follower import TraceFollower
+from mu0_policy.trace_reading import FollowerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ from mu0_sim.rollouts import SuccessWatch
 _VIDEO_HZ = 10.0
 _SCALE = 2
 _TELL_EVERY_S = 2.0
+# Made only while somebody listens, and nobody else does here.
+_NOT_RECORDED = ("/mu0/trace_features", "/wrist_camera/color/image_raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class DemoConfig:
     task: str = option("lift", description="lift or lift_named")
     seed: int = option(0, description="Seed of the scene", low=0)
     out: Path = option(Path("out/demo"), description="Folder that gets a folder of this run")
-    bag: bool = option(True, description="Record all topics")
+    bag: bool = option(True, description="Record what the graph exchanges")
     time_limit_s: float = option(60.0, description="Simulated time, at most", unit="s", low=1.0)
     hold_s: float = option(1.0, description="How long success must last", unit="s", low=0.0)
 
@@ -139,7 +141,7 @@ def _watch(config: DemoConfig, graph: RolloutGraph) -> tuple[bool, float, str]:
 
 def _recorder(path: Path) -> Process:
     words = ("ros2", "bag", "record", "-a", "-s", "mcap", "-o", str(path))
-    return Process(name="bag recorder", words=words)
+    return Process(name="bag recorder", words=(*words, "--exclude-topics", *_NOT_RECORDED))
 
 
 def _say(text: str) -> None:

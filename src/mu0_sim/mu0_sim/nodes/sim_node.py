@@ -23,6 +23,7 @@ from mu0_msgs.srv import ResetSimulation
 from mu0_sim.controllers import JointTrajectory as ArmMotion
 from mu0_sim.nodes.scene_messages import (
     WRIST_IMAGE,
+    WRIST_INFO,
     Messages,
     SceneMessages,
     poses_of,
@@ -44,6 +45,7 @@ _PUBLISHED = (
     "camera/aligned_depth_to_color/image_raw",
     "camera/aligned_depth_to_color/camera_info",
     WRIST_IMAGE,
+    WRIST_INFO,
     "sim/success",
     "sim/poses",
     "sim/arm_motion",
