@@ -309,9 +309,10 @@ class TraceFollower:
         last step back has led, no further one would show more.
         """
         place = state.T_base_tool[:3, 3]
-        if np.linalg.norm(place - self._backed_to) < 0.5 * self.config.step_back_m:
-            return False
         carries = self.phase is Phase.CARRY and self._grasped_at is not None
+        backed = np.linalg.norm(place - self._backed_to) < 0.5 * self.config.step_back_m
+        if backed and not carries:
+            return False
         if not (self.phase is Phase.APPROACH or carries):
             self._progress.forget()
             return False
