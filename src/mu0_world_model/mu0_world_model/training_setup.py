@@ -133,13 +133,16 @@ def split_episodes(config: TrainingConfig) -> tuple[list[Path], list[Path]]:
 def expand(patterns: Sequence[str]) -> list[Path]:
     """Return the folders that globs match, sorted, each once.
 
+    What begins with a dot is left out, as a shell does: unfinished episodes, states of commands.
+
     Raises:
         EpisodeError: A glob matches no folder.
     """
     found: set[Path] = set()
     for pattern in patterns:
         path = Path(pattern)
-        matches = [p for p in Path(path.anchor or ".").glob(_relative(path)) if p.is_dir()]
+        found_here = Path(path.anchor or ".").glob(_relative(path))
+        matches = [p for p in found_here if p.is_dir() and not p.name.startswith(".")]
         if not matches:
             raise EpisodeError(f"episodes: no folder matches {pattern!r}")
         found.update(matches)

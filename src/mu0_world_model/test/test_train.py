@@ -355,6 +355,12 @@ def test_a_broken_state_is_named(config):
         trainer.Trainer(replace(config, resume=True))
 
 
+def test_globs_leave_out_what_begins_with_a_dot(tmp_path):
+    for name in ("b", "a", ".unfinished"):
+        (tmp_path / name).mkdir()
+    assert expand([str(tmp_path / "*")]) == [tmp_path / "a", tmp_path / "b"]
+
+
 def test_globs_are_sorted_and_must_match(golden):
     assert expand([str(golden / "epi*"), str(golden / "episode")]) == [golden / "episode"]
     with pytest.raises(EpisodeError, match="no folder matches"):
