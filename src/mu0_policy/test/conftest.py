@@ -1,5 +1,6 @@
 """A planar arm of three joints, and what the tests do with it."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,18 @@ keypoints:
   xyz: [[0.0, 0.05, 0.0], [0.0, -0.05, 0.0], [-0.08, 0.0, 0.0], [-0.04, 0.02, 0.05]]
 workspace: {lower: [0.3, -0.6, -0.5], upper: [0.98, 0.6, 0.5]}
 """
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_node(request):
+    """Share the interpreter as `spin` does, where a whole graph has one."""
+    before = sys.getswitchinterval()
+    if request.node.get_closest_marker("ros"):
+        from mu0_core.ros.lifecycle import SWITCH_INTERVAL_S
+
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture

@@ -308,7 +308,6 @@ def test_an_expert_that_sees_something_else_is_refused(graph, capfd):
     assert "wrist camera: nothing came; check the topic /wrist_camera/color/image_raw" in said
 
 
-@pytest.mark.slow  # needs both cores for itself
 def test_slow_answers_make_neither_pause_nor_jump(graph):
     made = graph(expert=random_expert(), added_delay_s=0.3)
     made.start()

@@ -13,6 +13,7 @@ by the base class; action servers and threads are the node's to end.
 """
 
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -44,6 +45,9 @@ C = TypeVar("C")
 DIAGNOSTICS_PERIOD_S = 1.0
 WARNING_PERIOD_S = 5.0
 SIGNAL_POLL_S = 0.1
+# Threads of a node wait for each other at every turn of the interpreter's lock: at Python's 5 ms a
+# control turn, which gives it back hundreds of times, took a second beside one busy thread.
+SWITCH_INTERVAL_S = 5e-4
 ACKNOWLEDGE_TIMEOUT_S = 0.5
 
 
@@ -291,6 +295,7 @@ def spin(make_node: Callable[[], Mu0LifecycleNode[Any]], *, threads: int = 1) ->
         return 2
     executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
     executor.add_node(node)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         return 0 if _live(node, executor, stopping) else 1
     finally:
