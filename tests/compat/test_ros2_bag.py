@@ -35,9 +35,11 @@ def bags(ros2, make_node, tmp_path_factory):
     sensor = node.create_publisher(UInt8MultiArray, "sensor", qos_profile_sensor_data)
     latched = node.create_publisher(String, "latched", LATCHED)
     latched.publish(String(data="robot"))
+    private = node.create_publisher(String, "private", LATCHED)
+    private.publish(String(data="not for the bag"))
     paths = {storage: folder / storage for storage in ("mcap", "sqlite3")}
     recorders = [
-        ros2.start(*f"bag record -a -s mcap -o {paths['mcap']}".split()),
+        ros2.start(*f"bag record -a --exclude-topics /private -s mcap -o {paths['mcap']}".split()),
         ros2.start(
             *f"bag record -s sqlite3 -o {paths['sqlite3']} --topics /numbers /latched".split()
         ),
@@ -60,7 +62,7 @@ def bags(ros2, make_node, tmp_path_factory):
     node.destroy_timer(timer)
     for recorder in recorders:
         assert ros2.interrupt(recorder).returncode in (0, 2)
-    for publisher in (numbers, sensor, latched):
+    for publisher in (numbers, sensor, latched, private):
         node.destroy_publisher(publisher)
     return paths
 
@@ -84,10 +86,11 @@ def test_every_message_is_in_the_bag_in_its_order(bags, storage):
     assert [text for _, text in recorded(bags[storage], "/latched", String)] == ["robot"]
 
 
-def test_best_effort_topics_are_recorded_and_all_leaves_out_hidden_ones(bags):
+def test_best_effort_topics_are_recorded_and_all_leaves_out_hidden_and_excluded_ones(bags):
     assert len(recorded(bags["mcap"], "/sensor", UInt8MultiArray)) >= 57
     with Reader(bags["mcap"]) as reader:
         assert not any("/_" in topic for topic in reader.topics)
+        assert "/private" not in reader.topics
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
