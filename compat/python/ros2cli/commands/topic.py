@@ -12,7 +12,6 @@ import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.signals import SignalHandlerOptions
 
 from ros2cli import qos
 from ros2cli.graph import (
@@ -31,7 +30,6 @@ from ros2cli.yaml_messages import parse_and_fill, to_yaml
 __all__ = ["add_arguments", "main"]
 
 _LONGEST_SHOWN = 128
-_SIGNAL_SECONDS = 0.1  # between looks for signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,8 +189,7 @@ def _print_message(message: Any, args: argparse.Namespace) -> None:
 
 def measure_rate(args: argparse.Namespace) -> None:
     """Print the average publishing rate of a topic until interrupted."""
-    # Python's own handler ends it; rclpy's would race with that for how it ends.
-    with cli_node(args, signals=SignalHandlerOptions.NO) as node:
+    with cli_node(args) as node:
         types = topic_types(node, args.topic_name)
         if not types and not wait_for(partial(topic_types, node, args.topic_name), 3.0):
             print(f"WARNING: topic [{args.topic_name}] does not appear to be published yet")
@@ -207,8 +204,8 @@ def measure_rate(args: argparse.Namespace) -> None:
             qos_profile_sensor_data,
             raw=True,  # the content does not matter: nothing is deserialised
         )
-        while True:
-            rclpy.spin_once(node, timeout_sec=_SIGNAL_SECONDS)
+        while rclpy.ok():
+            rclpy.spin_once(node)
             if (line := meter.report()) is not None:
                 print(line)
 
