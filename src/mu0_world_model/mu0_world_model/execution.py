@@ -6,21 +6,20 @@ Tokens, heads and integration are float32 whatever is chosen here.
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
 
 import torch
-from torch import nn
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from torch import Tensor, nn
 
 from mu0_core.config import option, validate
 from mu0_core.errors import ConfigError, ResourceError
 from mu0_world_model.model import Mu0
 
 _LARGE_PARTS = ("vlm.", "expert.", "dino.model.")
+_PACKED_FROM = 1 << 17  # weights; below, calling the kernel costs more than packing
 
 
 class Precision(StrEnum):
@@ -89,29 +88,80 @@ def number_format(precision: Precision) -> Callable[[str], torch.dtype]:
     return of
 
 
-def quantise(model: Mu0) -> None:
+def settle(model: Mu0, device: str, precision: Precision, *, compiled: bool = False) -> Mu0:
+    """Bring a loaded model into the form in which it runs; it cannot be trained or saved after.
+
+    Args:
+        model: In the number format of its precision.
+        device: Where it runs.
+        precision: Number format.
+        compiled: Whether layers are compiled, each at its first use.
+    """
+    model = model.to(device)
+    if precision is Precision.INT8:
+        _quantise(model)
+    elif torch.device(device).type == "cpu" and not compiled:
+        _pack(model)
+    if compiled:
+        model.compile_layers()
+    return model
+
+
+class PackedLinear(nn.Module):
+    """Apply a linear layer whose weights lie as the processor's kernel reads them."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.register_buffer("weight", packed)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; the result differs from the plain layer's by rounding."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+def _pack(model: Mu0) -> None:
+    """Let large layers keep their weights packed; plain ones are packed again in every call."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for part in _large_parts(model):
+        for name, module in list(part.named_modules()):
+            if isinstance(module, nn.Linear) and module.weight.numel() >= _PACKED_FROM:
+                part.set_submodule(name, PackedLinear(module))
+
+
+def _quantise(model: Mu0) -> None:
     """Turn the linear layers of the large parts into 8-bit ones, and what remains to float32."""
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    # Keys and values of cross layers are made once for a picture; they stay exact.
+    cross = [
+        layer.self_attn
+        for layer, joint in zip(model.expert.blocks, model.expert.joint, strict=True)
+        if not joint
+    ]
+    exact = {module for attention in cross for module in (attention.k_proj, attention.v_proj)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch is going to move this to another package
-        for part in [*model.vlm.tower.encoder.layers, model.vlm.connector, *model.vlm.layers]:
-            _quantise(part)
-        expert = cast(list[LlamaDecoderLayer], list(model.expert.layers))
-        for layer, joint in zip(expert, model.expert.joint, strict=True):
-            _quantise(layer.mlp)
-            # Keys and values of cross layers are made once for a picture; they stay exact.
-            _quantise(layer.self_attn, None if joint else ("q_proj", "o_proj"))
-        if model.dino is not None:
-            _quantise(model.dino.model)
+        for part in _large_parts(model):
+            names = [
+                name
+                for name, module in part.named_modules()
+                if isinstance(module, nn.Linear) and module not in exact
+            ]
+            spec = dict.fromkeys(names, per_channel_dynamic_qconfig)
+            quantize_dynamic(part.float(), spec, inplace=True)
     model.float()
 
 
-def _quantise(module: nn.Module, names: Sequence[str] | None = None) -> None:
-    """Turn linear layers of a module into 8-bit ones: all, or those of these names."""
-    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
-
-    chosen: Sequence[str | type[nn.Module]] = (nn.Linear,) if names is None else names
-    spec = dict.fromkeys(chosen, per_channel_dynamic_qconfig)
-    quantize_dynamic(module.float(), spec, inplace=True)
+def _large_parts(model: Mu0) -> list[nn.Module]:
+    """Return what holds most weights: layers of tower, text, expert and DINOv2."""
+    parts = [model.vlm.tower.encoder, model.vlm.connector, model.vlm.layers, model.expert.layers]
+    return parts if model.dino is None else [*parts, model.dino.model]
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class Expert(nn.Module):
         layers = (LlamaDecoderLayer(llama, i) for i in range(config.expert_layers))
         self.layers = nn.ModuleList(layers)
         self.norm = LlamaRMSNorm(config.expert_width, eps=sizes.rms_norm_eps)
-        for layer, joint in zip(self._blocks, self.joint, strict=True):
+        for layer, joint in zip(self.blocks, self.joint, strict=True):
             if not joint:  # keys and values come from the VLM's, not from the suffix
                 layer.self_attn.k_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
                 layer.self_attn.v_proj = nn.Linear(sizes.kv_width, sizes.kv_width, bias=False)
@@ -129,14 +129,15 @@ class Expert(nn.Module):
         return (len(self.layers) - 1) * self.stride + 1
 
     @property
-    def _blocks(self) -> list[LlamaDecoderLayer]:
+    def blocks(self) -> list[LlamaDecoderLayer]:
+        """The layers with their type."""
         return cast(list[LlamaDecoderLayer], list(self.layers))
 
     def remember(self, prefix: PrefixPass, valid: Tensor) -> Memory:
         """Prepare a prefix (valid: (B, L) bool) for any number of forward passes."""
         keys, values = [], []
         back = rotation(-valid.sum(1, keepdim=True), self.head_dim)
-        for i, (layer, joint) in enumerate(zip(self._blocks, self.joint, strict=True)):
+        for i, (layer, joint) in enumerate(zip(self.blocks, self.joint, strict=True)):
             k, v = prefix.keys[i * self.stride], prefix.values[i * self.stride]
             if joint:
                 k = rotate(k, back)
@@ -161,7 +162,7 @@ class Expert(nn.Module):
         Returns:
             (B, s * control tokens, E) control tokens before the final norm.
         """
-        for i, layer in enumerate(self._blocks):
+        for i, layer in enumerate(self.blocks):
             if i == self.last_joint + 1:  # from here on nothing reads history tokens
                 x, layout = x[:, layout.history_tokens :], _without_history(layout)
             relations = None if self.relations is None else self.relations[i]

@@ -20,7 +20,7 @@ from mu0_world_model.execution import (
     check_device,
     memory_errors,
     number_format,
-    quantise,
+    settle,
 )
 from mu0_world_model.model import Mu0, Prefix, moved
 from mu0_world_model.processor import Processor, load_tokenizer
@@ -117,13 +117,9 @@ class Predictor:
         advice = f"the weights of {folder} do not fit; take a lower precision than {precision}"
         with memory_errors(advice):
             model = checkpoint.load(folder, dtype=number_format(precision))
-            if precision is Precision.INT8:
-                quantise(model)
-            model.to(device)
+            settle(model, device, precision, compiled=compiled)
         tokenizer = load_tokenizer(folder, model.config)
         processor = Processor(model.config, read_statistics(folder), tokenizer)
-        if compiled:
-            model.compile_layers()
         given = Path(checkpoint_name)
         name = given.resolve().name if given.is_dir() else str(checkpoint_name)
         return cls(model, processor, name=name, device=device, n_steps=n_steps)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mu0_core.episode import RELEASED_ARC_STEP
 from mu0_world_model.config import Mu0Config
-from mu0_world_model.execution import Precision, number_format, quantise
+from mu0_world_model.execution import Precision, number_format, settle
 from mu0_world_model.model import Mu0
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.processor import Processor
@@ -22,9 +22,7 @@ def untrained_predictor(
     config: Mu0Config, *, name: str, precision: Precision, device: str, seed: int = 0
 ) -> Predictor:
     """Make a predictor whose weights are random, in the number format they run in."""
-    model = untrained_model(config, precision, seed=seed)
-    if precision is Precision.INT8:
-        quantise(model)
+    model = settle(untrained_model(config, precision, seed=seed), device, precision)
     tokenizer = train_tokenizer(
         [f"Task: {INSTRUCTION}\n"], min(_VOCABULARY, config.vlm.vocab_size)
     )

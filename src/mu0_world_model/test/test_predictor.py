@@ -8,9 +8,10 @@ from mu0_core.bspline import render
 from mu0_core.camera import Camera
 from mu0_core.errors import CheckpointError, ConfigError, ResourceError
 from mu0_core.traces import Keypoints
-from mu0_world_model import checkpoint
+from mu0_world_model import checkpoint, execution
 from mu0_world_model.baselines import Motion, NearestNeighbours, StraightLinePredictor
 from mu0_world_model.loading import SharedPredictor
+from mu0_world_model.memory import stored_mb
 from mu0_world_model.predictor import Predictor
 
 
@@ -129,6 +130,23 @@ def test_lower_precisions_stay_near_float32(folder, predictor):
         assert 0 < np.abs(near - exact).max() < limit * np.abs(exact).max(), precision
     low = Predictor.from_pretrained(folder, precision="bfloat16")
     assert low.model.expert.norm.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_packed_layers_predict_as_plain_ones_do(folder, monkeypatch, precision):
+    rgb, depth = picture()
+    plain = Predictor.from_pretrained(folder, precision=precision)
+    monkeypatch.setattr(execution, "_PACKED_FROM", 1)
+    packed = Predictor.from_pretrained(folder, precision=precision)
+    kinds = {type(layer) for layer in packed.model.expert.layers[0].mlp.children()}
+    assert execution.PackedLinear in kinds
+    assert stored_mb(packed.model) == pytest.approx(stored_mb(plain.model))
+    expected, found = (
+        p.predict(rgb, keypoints(), "x", depth=depth, samples=2, seed=1).control_uvz
+        for p in (plain, packed)
+    )
+    limit = {"float32": 1e-4, "bfloat16": 0.05}[precision]
+    np.testing.assert_allclose(found, expected, atol=limit * np.abs(expected).max())
 
 
 def test_impossible_ways_to_run_are_refused(folder):
