@@ -40,6 +40,10 @@ class TrainingConfig:
     new_statistics: bool = option(
         False, description="Measure units and arc step anew, not keep those of the checkpoint"
     )
+    new_words: bool = option(
+        False,
+        description="Learn tokens for new words of the episodes, as far as the embedding has room",
+    )
     preset: str = option("released", description="Model to start without a checkpoint")
     rules: str = option("released", description="Sample rules")
     frame_stride: int = option(
@@ -100,6 +104,8 @@ class TrainingConfig:
             )
             if value not in known
         ]
+        if self.new_words and self.start_from is None:
+            faults.append("new_words: expected start_from too; a new model learns all words")
         validate(self, *faults)
 
 

@@ -6,6 +6,7 @@ even if the globs match more by then.
 """
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -25,9 +26,10 @@ from mu0_world_model.presets import preset
 from mu0_world_model.processor import Processor, load_tokenizer
 from mu0_world_model.samples import SampleIndex, find_samples, sample_rules
 from mu0_world_model.statistics import STATISTICS, Statistics, measure, read_statistics
-from mu0_world_model.text import save_tokenizer, train_tokenizer
+from mu0_world_model.text import extend_tokenizer, save_tokenizer, train_tokenizer
 from mu0_world_model.training_config import TrainingConfig
 
+_log = logging.getLogger(__name__)
 START = "start"
 _SAMPLES, _HELD_OUT = "samples.npz", "held_out.npz"
 
@@ -79,6 +81,8 @@ def write_start(config: TrainingConfig) -> None:
     for name, text in texts.items():
         (partial / name).write_text(text, encoding="utf-8")
     _write_tokenizer(source, sizes, paths, partial)
+    if config.new_words and not config.resume:
+        _learn_words(sizes, paths, partial)
     for name, folders in ((_SAMPLES, paths), (_HELD_OUT, held_out)):
         if folders:
             _index(config, statistics, folders).save(partial / name)
@@ -186,6 +190,15 @@ def _write_tokenizer(
     else:
         source = source or checkpoint.find(sizes.vlm_model_name)
         save_tokenizer(load_tokenizer(source, sizes), folder)
+
+
+def _learn_words(sizes: Mu0Config, paths: list[Path], folder: Path) -> None:
+    """Extend the tokenizer of a folder by the words of episodes."""
+    tokenizer = load_tokenizer(folder, sizes)
+    known = len(tokenizer)
+    extended = extend_tokenizer(tokenizer, _texts(paths), sizes.vlm.vocab_size)
+    save_tokenizer(extended, folder)
+    _log.info("tokens for new words: %d, now %d", len(extended) - known, len(extended))
 
 
 def _tokenizer_files(folder: Path) -> tuple[Path, ...]:

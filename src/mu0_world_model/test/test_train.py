@@ -20,7 +20,7 @@ from mu0_world_model import checkpoint, train, trainer
 from mu0_world_model.losses import flow_time
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.presets import PRESETS
-from mu0_world_model.text import save_tokenizer, train_tokenizer
+from mu0_world_model.text import extend_tokenizer, save_tokenizer, train_tokenizer
 from mu0_world_model.training_config import RECIPES, Precision
 from mu0_world_model.training_data import own_part, step_keys, training_batches
 from mu0_world_model.training_setup import expand
@@ -296,6 +296,21 @@ def test_a_small_tokenizer_reads_any_text(tmp_path):
     ids = tokenizer("Task: lift the grün cube\n")["input_ids"]
     assert tokenizer.decode(ids) == "Task: lift the grün cube\n"
     assert len(tokenizer) <= 300 and tokenizer.pad_token_id == 0
+
+
+def test_a_tokenizer_learns_new_words_and_keeps_the_old():
+    old = train_tokenizer(["Task: lift the red cube\n"], 300)
+    text = "Task: put the green bowl onto the plate\n"
+    new = extend_tokenizer(old, [text, text], 512)
+    assert old.get_vocab().items() <= new.get_vocab().items()
+    before, after = (t("Task: lift the red cube\n")["input_ids"] for t in (old, new))
+    assert before == after
+    assert len(new(text)["input_ids"]) == len(
+        "Task : put the green bowl onto the plate \n".split(" ")
+    )
+    assert new.decode(new(text)["input_ids"]) == text and new.pad_token_id == 0
+    assert len(extend_tokenizer(old, [text], len(old) + 3)) == len(old) + 3
+    assert len(extend_tokenizer(old, ["lift the cube"], 512)) == len(old)
 
 
 def test_recipes(golden, tmp_path):

@@ -16,6 +16,7 @@ from mu0_world_model.config import config_from_released
 from mu0_world_model.losses import flow_losses
 from mu0_world_model.model import Mu0, Scene
 from mu0_world_model.predictor import Predictor
+from mu0_world_model.processor import load_tokenizer
 from mu0_world_model.statistics import read_statistics
 from mu0_world_model.training_average import MovingAverage
 from mu0_world_model.training_config import RECIPES, Trained, TrainingConfig
@@ -116,6 +117,17 @@ def test_units_can_be_measured_anew(config, small_checkpoint):
         trainer.Trainer(start)
     run = trainer.Trainer(replace(start, new_statistics=True))
     assert run.start.processor.statistics.arc_step == 0.05
+
+
+def test_new_words_become_tokens(config, small_checkpoint):
+    config.output.mkdir()
+    with pytest.raises(trainer.Mu0Error, match="new_words: expected start_from"):
+        replace(config, new_words=True)
+    tuned = replace(config, start_from=str(small_checkpoint), new_words=True)
+    sizes = trainer.Trainer(tuned).start.processor.config
+    old, new = (load_tokenizer(p, sizes) for p in (small_checkpoint, config.output / "start"))
+    assert old.get_vocab().items() < new.get_vocab().items()
+    assert len(new) <= sizes.vlm.vocab_size
 
 
 def gradients(model, batch, kept):

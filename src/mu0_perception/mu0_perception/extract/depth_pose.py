@@ -190,7 +190,7 @@ def _placed(
     frames = PartFrames(files[0], files[1], np.array(stamps), camera, np.stack(poses))
     backends = {
         "depth": network.name if network else depth_from.value,
-        "pose": "Open3D RGB-D odometry" if odometry else pose_from.value,
+        "pose": "RGB-D odometry (corners and Open3D)" if odometry else pose_from.value,
     }
     return Placed(
         frames=frames,

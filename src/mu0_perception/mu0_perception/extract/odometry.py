@@ -1,19 +1,14 @@
 """Own camera poses from colour and depth: each picture is aligned to a recent key picture."""
 
-import contextlib
-import ctypes
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
-from mu0_core.errors import Mu0Error
 from mu0_core.se3 import inverse, log
+from mu0_perception.extract.alignment import KeyPicture, Picture
 
 FloatArray = NDArray[np.float64]
 
@@ -50,7 +45,7 @@ class Odometry:
     def __init__(self, config: OdometryConfig) -> None:
         self._config = config
         self._poses: list[FloatArray] = []
-        self._key: Any = None
+        self._key: KeyPicture | None = None
         self._T_world_key: FloatArray = np.eye(4)
         self._lost = 0
 
@@ -58,24 +53,28 @@ class Odometry:
         self, rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], camera: Camera
     ) -> FloatArray:
         """Return T_world_camera (4, 4) of the next picture; where it is lost, that of the last."""
-        picture = self._picture(rgb, depth_m, camera)
+        config = self._config
+        picture = Picture.of(
+            rgb, depth_m, camera, width=config.width, max_depth_m=config.max_depth_m
+        )
         if self._key is None:
-            self._key = picture
-            self._poses.append(np.eye(4))
-            return self._poses[-1]
+            return self._keep(np.eye(4), picture)
         guess = inverse(self._T_world_key) @ self._poses[-1]
-        T_key_camera = self._aligned(picture, self._key, guess)
+        T_key_camera = self._key.motion(picture, guess)
         if T_key_camera is None:
             self._lost += 1
             T_key_camera = guess
-            pose = self._poses[-1]
-        else:
-            pose = self._T_world_key @ T_key_camera
+        pose = self._T_world_key @ T_key_camera
         step = log(T_key_camera)
-        far = np.linalg.norm(step[:3]) > self._config.key_m
-        if far or np.linalg.norm(step[3:]) > self._config.key_rad:
-            self._key, self._T_world_key = picture, pose
+        far = np.linalg.norm(step[:3]) > config.key_m or np.linalg.norm(step[3:]) > config.key_rad
+        return self._keep(pose, picture if far else None)
+
+    def _keep(self, pose: FloatArray, key: Picture | None) -> FloatArray:
+        """Note a pose, and the picture as the next key if it is to be one."""
         self._poses.append(pose)
+        if key is not None:
+            self._key = KeyPicture(key, max_step_m=self._config.max_step_m)
+            self._T_world_key = pose
         return pose
 
     def finished(self) -> tuple[list[FloatArray], dict[str, float]]:
@@ -91,61 +90,3 @@ class Odometry:
         if moved < self._config.still_m and turned < self._config.still_rad:
             return [np.eye(4)] * len(self._poses), figures
         return self._poses, figures
-
-    def _picture(
-        self, rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], camera: Camera
-    ) -> tuple[Any, Any]:
-        """Return Open3D's picture and intrinsics at the working size."""
-        o3d = _open3d()
-        step = max(round(camera.width / self._config.width), 1)
-        size = (camera.width // step, camera.height // step)
-        small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        depth = depth_m[step // 2 :: step, step // 2 :: step][: size[1], : size[0]]
-        image = o3d.geometry.RGBDImage.create_from_color_and_depth(
-            o3d.geometry.Image(np.ascontiguousarray(small)),
-            o3d.geometry.Image(np.ascontiguousarray(np.nan_to_num(depth, nan=0.0))),
-            depth_scale=1.0,
-            depth_trunc=self._config.max_depth_m,
-            convert_rgb_to_intensity=True,
-        )
-        K = camera.resized(*size).K
-        return image, o3d.camera.PinholeCameraIntrinsic(*size, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-
-    def _aligned(self, source: Any, target: Any, guess: FloatArray) -> FloatArray | None:
-        """Return T_target_source, or None if the pictures do not fit together."""
-        o3d = _open3d()
-        options = o3d.pipelines.odometry.OdometryOption(
-            depth_diff_max=self._config.max_step_m, depth_max=self._config.max_depth_m
-        )
-        found, T, _ = o3d.pipelines.odometry.compute_rgbd_odometry(
-            source[0],
-            target[0],
-            target[1],
-            guess,
-            o3d.pipelines.odometry.RGBDOdometryJacobianFromHybridTerm(),
-            options,
-        )
-        return np.asarray(T) if found and np.isfinite(T).all() else None
-
-
-@cache
-def _open3d() -> Any:
-    """Import Open3D, which is slow to load and not always needed.
-
-    Its library wants libusb, also where no camera is near; a wheel brings it to machines without.
-
-    Raises:
-        Mu0Error: It cannot be loaded.
-    """
-    with contextlib.suppress(ImportError, OSError, TypeError):
-        import libusb_package
-
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    try:
-        import open3d
-    except ImportError as error:
-        raise Mu0Error(
-            f"RGB-D odometry: Open3D cannot be loaded: {error}; install the package it wants "
-            "(apt-get install libusb-1.0-0), or record the camera's TF"
-        ) from error
-    return open3d
