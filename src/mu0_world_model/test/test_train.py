@@ -305,9 +305,7 @@ def test_a_tokenizer_learns_new_words_and_keeps_the_old():
     assert old.get_vocab().items() <= new.get_vocab().items()
     before, after = (t("Task: lift the red cube\n")["input_ids"] for t in (old, new))
     assert before == after
-    assert len(new(text)["input_ids"]) == len(
-        "Task : put the green bowl onto the plate \n".split(" ")
-    )
+    assert len(new(text)["input_ids"]) == 10  # "Task", ":", seven words, line feed
     assert new.decode(new(text)["input_ids"]) == text and new.pad_token_id == 0
     assert len(extend_tokenizer(old, [text], len(old) + 3)) == len(old) + 3
     assert len(extend_tokenizer(old, ["lift the cube"], 512)) == len(old)

@@ -152,8 +152,9 @@ def test_an_episode_can_be_extracted_again(film, bag, extract, tmp_path):
     assert second.captions[0].instructions == ("carry the red box",)
 
 
-def test_odometry_finds_how_the_camera_moved(film, bag, extract):
-    film = film(12, moves=False, camera_moves=True)
+@pytest.mark.parametrize("moves", [False, True])
+def test_odometry_finds_how_the_camera_moved(film, moves):
+    film = film(12, moves=moves, camera_moves=True)
     odometry = Odometry(OdometryConfig(key_m=0.03))
     for rgb, depth in zip(film.rgb, film.depth_m, strict=True):
         odometry.add(rgb, depth, film.camera)
