@@ -3,8 +3,8 @@
     python tests/benchmarks/extract_accuracy.py --out DIR --recordings 60
 
 Records demonstrations (what is there is kept), extracts them, and compares the episodes with exact
-body traces. Without --no-robot-frames the robot's TF is used, as on a robot; with --odometry the
-camera's is not, and its drift is reported. The last line is JSON.
+body traces; --libero N adds scenes of LIBERO. Without --no-robot-frames the robot's TF is used, as
+on a robot; with --odometry the camera's is not, and its drift is reported. The last line is JSON.
 """
 
 import argparse
@@ -76,6 +76,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recordings", type=int, default=60)
+    parser.add_argument("--libero", type=int, default=0)
     parser.add_argument("--no-robot-frames", action="store_true")
     parser.add_argument("--odometry", action="store_true")
     given = parser.parse_args()
@@ -88,8 +89,13 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     OutFolder(given.out / kind).claim(to_dict(config))
     scores, drifts = [], []
-    for case in cases(given.recordings):
-        if not record(case, folder):
+    wanted = [(case, record) for case in cases(given.recordings)]
+    if given.libero:
+        from extract_libero import libero_cases, record_libero
+
+        wanted += [(case, record_libero) for case in libero_cases(given.libero)]
+    for case, record_it in wanted:
+        if not record_it(case, folder):
             continue
         measured = measure(case, folder, given.out / kind, config)
         if measured is None:

@@ -21,7 +21,8 @@ from mu0_sim.simulation import Simulation, SimulationConfig
 
 ROBOTS = ("panda", "ur5e", "iiwa")
 TASKS = ("lift", "lift_named")
-_SWING_RAD, _SWING_PERIOD_S = 0.12, 7.0
+SWING_PERIOD_S = 7.0
+_SWING_RAD, _CENTRE = 0.12, (0.0, 0.0, 0.85)
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,23 @@ class Truth:
         )
 
 
+def swung(T_world_camera, phase):
+    """Return the pose of a camera that is carried around the table's middle."""
+    turn = se3.exp(np.array([0, 0, 0, 0, 0, _SWING_RAD * np.sin(phase)]))
+    tilt = se3.exp(np.array([0, 0, 0, 0, 0.4 * _SWING_RAD * (1 - np.cos(phase)), 0]))
+    about = se3.make_transform(np.eye(3), _CENTRE)
+    return about @ turn @ tilt @ se3.inverse(about) @ T_world_camera
+
+
 class Swing:
     """Carry the camera around what it looks at, as a hand or a second arm would."""
 
     def on_reset(self, simulation):
         self._start_s, self._T = simulation.time_s, simulation.T_world_camera
-        self._centre = np.array([0.0, 0.0, 0.85])
 
     def on_joints(self, simulation):
-        phase = 2 * np.pi * (simulation.time_s - self._start_s) / _SWING_PERIOD_S
-        turn = se3.exp(np.array([0, 0, 0, 0, 0, _SWING_RAD * np.sin(phase)]))
-        tilt = se3.exp(np.array([0, 0, 0, 0, 0.4 * _SWING_RAD * (1 - np.cos(phase)), 0]))
-        about = se3.make_transform(np.eye(3), self._centre)
-        back = se3.make_transform(np.eye(3), -self._centre)
-        simulation.move_camera(about @ turn @ tilt @ back @ self._T)
+        phase = 2 * np.pi * (simulation.time_s - self._start_s) / SWING_PERIOD_S
+        simulation.move_camera(swung(self._T, phase))
 
     def on_camera(self, frame, simulation):
         pass
