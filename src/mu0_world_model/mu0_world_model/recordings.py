@@ -28,6 +28,7 @@ class Recording:
     seed: int = option(description="Seed of the first scene; the next ones count up", low=0)
     episodes: int = option(description="Number of scenes", low=1)
     astray: bool = option(False, description="Whether they begin beside the target")
+    depth_noise: bool = option(False, description="Whether depth has the flaws of a sensor")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -93,7 +94,8 @@ def make(recordings: tuple[Recording, ...], arc_step: float, out: Path) -> tuple
     """
     paths: list[str] = []
     for recording in recordings:
-        folder = out / f"{recording.robot}_{recording.task}{'_astray' * recording.astray}"
+        kind = "_astray" * recording.astray + "_noise" * recording.depth_noise
+        folder = out / f"{recording.robot}_{recording.task}{kind}"
         seeds = range(recording.seed, recording.seed + recording.episodes)
         names = [f"{recording.robot}_{recording.task}_{seed:06d}" for seed in seeds]
         if not all((folder / name).is_dir() for name in names):
@@ -113,7 +115,7 @@ def _record(recording: Recording, arc_step: float, folder: Path) -> None:
     }
     _logger.info("recording %d episodes into %s", recording.episodes, folder)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    words += ["--astray"] if recording.astray else []
+    words += ["--astray"] * recording.astray + ["--depth_noise"] * recording.depth_noise
     done = subprocess.run(
         [sys.executable, "-m", _RECORDER, *words], stdout=subprocess.DEVNULL, check=False
     )

@@ -129,6 +129,20 @@ def test_recordings_that_a_checkpoint_names_are_made_once(tmp_path, monkeypatch)
     assert made[0]["--out"] == str(tmp_path / "out/panda_lift")
 
 
+def test_recordings_with_depth_noise_stand_apart(tmp_path, monkeypatch):
+    made = []
+
+    def run(words, **options):
+        made.append(words)
+        return recordings.subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(recordings.subprocess, "run", run)
+    noisy = recordings.Recording(robot="iiwa", task="lift", seed=3, episodes=1, depth_noise=True)
+    recordings.make((noisy,), 0.01, tmp_path)
+    assert made[0][-1] == "--depth_noise"
+    assert made[0][made[0].index("--out") + 1] == str(tmp_path / "iiwa_lift_noise")
+
+
 def test_a_checkpoint_without_recordings_asks_for_episodes(tmp_path):
     with pytest.raises(EpisodeError, match="--episodes"):
         recordings.read_recordings(tmp_path)
