@@ -65,7 +65,7 @@ class PartOutcome:
         n_frames: Its pictures.
         n_points: Its points.
         duration_s: Time that it spans.
-        unreadable: Pictures left out.
+        losses: Pictures lost, by what.
         caption_failures: Why captions are missing.
         backends: What was used.
     """
@@ -74,7 +74,7 @@ class PartOutcome:
     n_frames: int
     n_points: int
     duration_s: float
-    unreadable: int
+    losses: dict[str, int]
     caption_failures: tuple[str, ...]
     backends: dict[str, str]
 
@@ -108,7 +108,9 @@ def extract_part(
     ):
         report("read")
         with clock.stage("read and place"):
-            pictures = placed_pictures(recording, indices, config.place, Path(temporary))
+            pictures = placed_pictures(
+                recording, indices, config.place, config.frames, Path(temporary)
+            )
             placed = stack.enter_context(pictures)
         return _extract(recording, placed, path, config, writer, clock, report)
 
@@ -141,7 +143,7 @@ def _extract(
         n_frames=len(frames),
         n_points=0,
         duration_s=float(frames.stamps_s[-1] - frames.stamps_s[0]),
-        unreadable=placed.unreadable,
+        losses=placed.losses,
         caption_failures=(),
         backends=backends,
     )
@@ -258,7 +260,7 @@ def _write(
         "config": to_dict(config),
         "points": point_records(tracks, robot),
         "figures": {
-            "unreadable_pictures": placed.unreadable,
+            **placed.losses,
             **placed.figures,
             **{f"{name}_cpu_s": round(s, 3) for name, s in clock.seconds.items()},
         },
