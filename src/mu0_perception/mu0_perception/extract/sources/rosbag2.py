@@ -86,6 +86,7 @@ class BagRecording:
                 "color_topic": topics.color.topic,
                 "depth_topic": topics.depth.topic if topics.depth else None,
                 "info_topic": topics.info.topic if topics.info else None,
+                "other_info_topics": list(topics.other_infos),
                 "camera_frame": self._camera_frame,
                 "fixed_frame": self._fixed_frame,
                 "fixed_frame_why": fixed_why,
@@ -197,8 +198,8 @@ class BagRecording:
     def _make_lens(self) -> Lens | None:
         if self._info is None:
             return None
-        rectified = "rect" in self._topics.color.topic.rsplit("/", 1)[-1]
-        return lens_of(self._info, rectified=rectified, name=f"{self._path}: camera_info")
+        name = f"{self._path}: camera_info"
+        return lens_of(self._info, rectified=self._topics.rectified, name=name)
 
     def _find_fixed_frame(self) -> tuple[str | None, str]:
         """Choose the frame that poses are given in; None if there is none; and why."""
