@@ -31,7 +31,9 @@ class SourceConfig:
     info_topic: str = option("", description="CameraInfo topic of the colour; empty: beside it")
     camera_frame: str = option("", description="Optical frame; empty: the pictures' frame_id")
     fixed_frame: str = option(
-        "", description="Frame that does not move; empty: odom, world or the root of the tree"
+        "",
+        description="Frame that does not move; empty: odom, world, map, or the root of a robot "
+        "that stands",
     )
     depth_unit_m: float | None = option(
         None,
