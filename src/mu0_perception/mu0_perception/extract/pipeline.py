@@ -116,7 +116,7 @@ def _state(found: Found, folder: OutFolder, config: ExtractConfig) -> RecordStat
     source = found.path.resolve()
     stamp = recording_stamp(found, config.source)
     state = folder.state(found.name)
-    if state is not None and Path(state.source) != source:
+    if state is not None and Path(state.source).resolve() != source:
         raise SourceError(
             f"{source}: {folder.path} holds {found.name!r} from {state.source} already; choose "
             "another folder for the episodes, or rename the recording"
