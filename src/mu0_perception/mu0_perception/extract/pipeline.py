@@ -13,6 +13,7 @@ import cv2
 from mu0_core.episode import read_manifest
 from mu0_core.errors import EpisodeError, Mu0Error
 from mu0_perception.extract.captions import Writer
+from mu0_perception.extract.captions_again import write_missing_captions
 from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.frames import select_frames
 from mu0_perception.extract.part import Clock, extract_part
@@ -186,14 +187,20 @@ def _extract_parts(
     for i, indices in enumerate(selection.parts):
         name = about.name if n_parts == 1 else f"{about.name}_part{i:03d}"
         became = state.parts.get(name, "")
-        redo_captions = bool(state.caption_failures.get(name))
-        if became == STILL or (
-            became == EPISODE and not redo_captions and _is_there(folder.path / name)
-        ):
+        is_there = became == EPISODE and _is_there(folder.path / name)
+        lacks_captions = bool(state.caption_failures.get(name))
+        if became == STILL or (is_there and not lacks_captions):
             continue
         prefix = f"part {i + 1} of {n_parts}: " if n_parts > 1 else ""
         try:
             _check_free(folder.path / name, state)
+            if is_there and writer is not None:
+                report(f"{prefix}caption")
+                state.caption_failures[name] = list(
+                    write_missing_captions(folder.path / name, about, config.events, writer)
+                )
+                folder.remember(about.name, state)
+                continue
             outcome = extract_part(
                 recording,
                 indices,

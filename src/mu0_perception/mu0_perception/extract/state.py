@@ -61,7 +61,7 @@ class OutFolder:
         """
         file = self._own / "config.json"
         if not file.exists():
-            _write_json(file, config)
+            write_json(file, config)
             return
         known = json.loads(file.read_text("utf-8"))
         different = sorted(_differences(known, config))
@@ -83,7 +83,7 @@ class OutFolder:
 
     def remember(self, name: str, state: RecordState) -> None:
         """Write down what became of a recording."""
-        _write_json(self._file(name), asdict(state))
+        write_json(self._file(name), asdict(state))
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -159,7 +159,8 @@ def _differences(known: Any, asked: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {known!r} there, {asked!r} asked for"
 
 
-def _write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: Any) -> None:
+    """Write a file, whole or not at all."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     temporary.replace(file)

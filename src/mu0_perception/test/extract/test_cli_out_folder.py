@@ -9,7 +9,9 @@ import pytest
 
 from mu0_core.episode import read_episode
 from mu0_core.errors import ConfigError
-from mu0_perception.extract import cli, validate
+from mu0_perception.extract import cli, pipeline, validate
+from mu0_perception.extract.captions import RecordedWriter
+from mu0_perception.extract.sidecar import read_sidecar
 from mu0_perception.extract.state import OutFolder, check_apart
 
 DOCUMENT = Path(__file__).resolve().parents[4] / "docs/extract.md"
@@ -106,14 +108,27 @@ def test_work_folders_go_when_the_work_ends_in_an_error(tmp_path):
     assert not list(tmp_path.rglob("images.raw"))
 
 
-def test_the_log_names_topics_and_the_summary_what_captions_failed(
-    film, bag, extract, monkeypatch
+def test_captions_that_failed_are_told_and_tried_again_without_the_rest(
+    film, bag, extract, monkeypatch, tmp_path
 ):
     path = bag(film(10))
     words = ("--captions.endpoint", "http://127.0.0.1:9/v1", "--captions.tries", "1")
     status, summary, log = extract(path, *words)
     assert status == 0 and "frames 0 to 9" in summary["caption_failures"]["bag"][0]
     assert "color_topic: /camera/color/image_raw" in log and "fixed_frame: world" in log
+
+    def refuse(*given, **words):
+        raise AssertionError("the pictures are not to be worked on again")
+
+    monkeypatch.setattr(pipeline, "extract_part", refuse)
+    monkeypatch.setattr(pipeline, "make_writer", lambda config: RecordedWriter())
+    status, summary, _ = extract(path, *words)
+    assert (status, summary["done"], summary["caption_failures"]) == (0, 1, {})
+    episode = read_episode(tmp_path / "episodes/bag")
+    assert episode.captions[0].instructions == ("carry the red box",)
+    assert read_sidecar(episode.path)["caption_failures"] == []
+    assert validate.faults_of(episode.path) == []
+    assert extract(path, *words)[1]["kept"] == 1
 
 
 def test_the_documented_program_extracts(film, bag, tmp_path, monkeypatch, capsys):
