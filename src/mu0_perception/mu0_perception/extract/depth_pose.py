@@ -216,6 +216,7 @@ class _Reading:
         stamps = self._recording.stamps_s()[indices]
         longest_s = max(longest_step_s(stamps, frames), float(np.diff(stamps).max(initial=0.0)))
         readable, problem = 0, ""
+        self._recording.problem = ""  # that of an earlier part was told there
         for index, shot in zip(indices, self._recording.shots(indices.tolist()), strict=True):
             fault = self._fault_of(shot)
             if shot is None or fault:

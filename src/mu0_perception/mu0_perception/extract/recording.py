@@ -113,7 +113,8 @@ class Recording(Protocol):
 
     Attributes:
         about: What it is.
-        problem: What was wrong with the first picture that could not be read; "" while none was.
+        problem: What was wrong with the first picture that could not be read since this was set
+            to "".
     """
 
     about: About

@@ -9,9 +9,10 @@ import pytest
 from mu0_core.camera import Camera
 from mu0_perception.extract import pipeline
 from mu0_perception.extract.depth_pose import DepthPoseConfig, placed_pictures
-from mu0_perception.extract.frames import FrameConfig
+from mu0_perception.extract.frames import FrameConfig, select_frames
 from mu0_perception.extract.odometry import Odometry
-from mu0_perception.extract.recording import About, LeftOutError, Shot, SourceError
+from mu0_perception.extract.recording import About, Found, LeftOutError, Shot, SourceError
+from mu0_perception.extract.sources import SourceConfig, open_recording
 from mu0_perception.extract.state import RecordState
 
 CAMERA = Camera(np.array([[30.0, 0, 11.5], [0, 30.0, 7.5], [0, 0, 1]]), 24, 16)
@@ -114,6 +115,26 @@ def test_a_wrong_unit_is_seen_behind_empty_pictures(place):
 def test_one_picture_close_to_a_thing_is_no_wrong_unit(place):
     placed, _ = place(Pictures(faults={0: {"depth_m": 0.02 * PLANE}}))
     assert len(placed.indices) == 20
+
+
+def test_each_part_names_its_own_trouble(place):
+    recording = Pictures(faults=dict.fromkeys(range(20), None))
+    recording.problem = "of an earlier part"
+    with pytest.raises(LeftOutError, match="picture 0 is torn"):
+        place(recording)
+
+
+def test_a_gap_in_tf_ends_the_episode(bag_maker, tmp_path):
+    bag = bag_maker()
+    with bag.writer:
+        for i, stamp in enumerate(1.0 + 0.1 * np.arange(28)):
+            bag.image("/color/image_raw", RGB, "rgb8", stamp)
+            if not 10 <= i < 17:
+                bag.transform("/tf", "world", "camera_optical", np.eye(4), stamp)
+    found = Found(name="bag", path=tmp_path / "recordings/bag", source="rosbag2")
+    stamps = open_recording(found, SourceConfig()).stamps_s()
+    parts = select_frames(stamps, FrameConfig()).parts
+    assert [part.tolist() for part in parts] == [list(range(10)), list(range(17, 28))]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
