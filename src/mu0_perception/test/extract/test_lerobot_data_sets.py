@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,20 @@ def test_links_that_lead_nowhere_stop_nothing(data_set, tmp_path):
     assert set(found) == {"data_episode_000000", "data_episode_000001", "gone.mcap"}
     result = extract_recording(found["gone.mcap"], tmp_path / "out", ExtractConfig())
     assert result.status == "failed" and "gone.mcap" in result.reason
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(data_set, monkeypatch):
+    (data_set.parent / "locked").mkdir()
+    iterdir = Path.iterdir
+
+    def guarded(path):
+        if path.name == "locked":
+            raise PermissionError("not yours")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    with pytest.raises(SourceError, match="locked: cannot be looked into"):
+        find_recordings(data_set.parent, SourceConfig())
 
 
 def test_metadata_are_read_once_until_they_change(data_set, monkeypatch):

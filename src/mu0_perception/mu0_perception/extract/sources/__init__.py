@@ -131,7 +131,11 @@ def _walk(path: Path, modules: list[ModuleType]) -> Iterator[tuple[ModuleType, P
             yield module, path
             return
     if path.is_dir():
-        for child in sorted(path.iterdir()):
+        try:
+            children = sorted(path.iterdir())
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be looked into: {error}") from error
+        for child in children:
             if not child.name.startswith("."):
                 yield from _walk(child, modules)
 
