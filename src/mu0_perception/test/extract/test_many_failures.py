@@ -1,5 +1,6 @@
 """Many recordings at once, when processes, the user or a cluster stop."""
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,9 +33,7 @@ def deadly(monkeypatch, tmp_path):
     """Return work that kills its process; spawned ones import it from the same path."""
     (tmp_path / "deadly_work.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import deadly_work
-
-    yield deadly_work.work
+    yield importlib.import_module("deadly_work").work
     del sys.modules["deadly_work"]
 
 
