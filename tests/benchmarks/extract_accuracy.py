@@ -4,7 +4,8 @@
 
 Records demonstrations (what is there is kept), extracts them, and compares the episodes with exact
 body traces; --libero N adds scenes of LIBERO. Without --no-robot-frames the robot's TF is used, as
-on a robot; with --odometry the camera's is not, and its drift is reported. The last line is JSON.
+on a robot; with --odometry the camera's is not, and its drift is reported. What moved in
+recordings that give no episode counts as lost. The last line is JSON; 1 is returned if any failed.
 """
 
 import argparse
@@ -18,13 +19,14 @@ from extract_scoring import Kept, SceneTruth, score, summary
 
 from mu0_core.config import to_dict
 from mu0_core.episode import read_episode
+from mu0_core.errors import Mu0Error
 from mu0_core.se3 import inverse, log, transform_points
 from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.depth_pose import DepthPoseConfig, PoseFrom
 from mu0_perception.extract.pipeline import extract_recording
 from mu0_perception.extract.robot_frames import RobotFrameConfig
 from mu0_perception.extract.sidecar import read_sidecar
-from mu0_perception.extract.sources import find_recordings
+from mu0_perception.extract.sources import find_recordings, open_recording
 from mu0_perception.extract.state import OutFolder
 
 
@@ -59,17 +61,33 @@ def camera_drift(episode, truth, frames):
 
 
 def measure(case, folder, out, config):
-    """Extract and score one recording; return (score, drift), or None."""
+    """Extract and score one recording; return (status, score, drift), None where not known."""
     (found,) = find_recordings(folder / case.name, config.source)
     result = extract_recording(found, out, config)
+    truth_file = folder / f"{case.name}.truth.npz"
     if result.status == "failed" or not result.episodes:
         print(f"{case.name}: {result.status}: {result.reason}", file=sys.stderr)
-        return None
+        return result.status, score_of_nothing(found, config, truth_file), None
     episode = read_episode(out / result.episodes[0])
-    truth = SceneTruth(folder / f"{case.name}.truth.npz", episode.camera(0))
+    truth = SceneTruth(truth_file, episode.camera(0))
     frames = np.array(read_sidecar(episode.path)["frames"])
     drift, T_true_world = camera_drift(episode, truth, frames)
-    return score(kept_points(episode, T_true_world), truth), drift
+    return result.status, score(kept_points(episode, T_true_world), truth), drift
+
+
+def score_of_nothing(found, config, truth_file):
+    """Score a recording without an episode: what moved is lost; None if it shows no picture."""
+    try:
+        recording = open_recording(found, config.source)
+        shots = recording.shots(range(len(recording.stamps_s())))
+        camera = next((s.camera for s in shots if s is not None and s.camera is not None), None)
+    except Mu0Error:
+        camera = None
+    if camera is None:
+        return None
+    truth = SceneTruth(truth_file, camera)
+    n = len(truth.index)
+    return score(Kept(np.zeros((n, 0, 3)), np.zeros((n, 0), bool), np.arange(n)), truth)
 
 
 def main():
@@ -88,7 +106,7 @@ def main():
     kind = f"episodes{'_tracked' * given.no_robot_frames}{'_odometry' * given.odometry}"
     folder.mkdir(parents=True, exist_ok=True)
     OutFolder(given.out / kind).claim(to_dict(config))
-    scores, drifts = [], []
+    scores, drifts, failed = [], [], []
     wanted = [(case, record) for case in cases(given.recordings)]
     if given.libero:
         from extract_libero import libero_cases, record_libero
@@ -97,20 +115,23 @@ def main():
     for case, record_it in wanted:
         if not record_it(case, folder):
             continue
-        measured = measure(case, folder, given.out / kind, config)
-        if measured is None:
+        status, scored, drift = measure(case, folder, given.out / kind, config)
+        if status == "failed":
+            failed.append(case.name)
+        if scored is None:
             continue
-        scores.append(measured[0])
-        if case.moving_camera:
-            drifts.append(measured[1])
-        lost = [name for name, share in measured[0]["objects"] if share < 0.8]
-        print(f"{case.name:34s} {json.dumps(summary([measured[0]]))} lost: {lost}", flush=True)
-    figures = summary(scores)
+        scores.append(scored)
+        if case.moving_camera and drift is not None:
+            drifts.append(drift)
+        lost = [name for name, share in scored["objects"] if share < 0.8]
+        print(f"{case.name:34s} {json.dumps(summary([scored]))} lost: {lost}", flush=True)
+    figures = summary(scores) | {"failed": failed}
     if drifts:
         figures["camera_drift_m"] = round(max(d["largest_m"] for d in drifts), 5)
         figures["camera_drift_rad"] = round(max(d["largest_rad"] for d in drifts), 5)
         figures["camera_way_m"] = round(float(np.mean([d["way_m"] for d in drifts])), 3)
     print(json.dumps(figures))
+    sys.exit(int(bool(failed)))
 
 
 if __name__ == "__main__":

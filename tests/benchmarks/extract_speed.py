@@ -8,6 +8,7 @@ as long as asked. The last line is JSON: realtime_factor, peak_memory_mb, second
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,10 @@ def main():
     long = given.out / f"long_{given.minutes:g}min"
     if not long.exists():
         lengthen(given.out / CASE.name, long, given.minutes)
-    command = [sys.executable, "-m", "mu0_perception.extract.cli", long, f"{long}_episodes"]
+    episodes = Path(f"{long}_episodes")
+    if episodes.exists():
+        shutil.rmtree(episodes)  # of an earlier run, and would be kept: nothing to measure
+    command = [sys.executable, "-m", "mu0_perception.extract.cli", long, episodes]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     summary = json.loads(result.stdout.strip().splitlines()[-1])
     print(json.dumps(summary))

@@ -47,6 +47,9 @@ class BenchmarkConfig:
     precision: tuple[Precision, ...] = option(
         (Precision.FLOAT32,), description="Number formats; with float32 first, errors are told"
     )
+    compile: bool = option(
+        False, description="Compile the layers, of each number format anew; that does not count"
+    )
     keypoints: tuple[int, ...] = option((64, 400), description="Numbers of keypoints", low=1)
     samples: tuple[int, ...] = option((1, 5), description="Numbers of samples", low=1)
     steps: tuple[int, ...] = option(
@@ -79,7 +82,7 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         ResourceError: The memory does not suffice.
     """
     for precision in config.precision:
-        check_device(config.device, precision)
+        check_device(config.device, precision, compiled=config.compile)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     sizes = _sizes(config)
@@ -110,6 +113,8 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             results.append(row(case, precision, figures, told))
             progress.update()
         del predictor
+        if config.compile:
+            torch.compiler.reset()  # what it keeps of all formats together would be too much
     progress.close()
     return {
         "model": name,
@@ -172,10 +177,18 @@ def _sizes(config: BenchmarkConfig) -> Mu0Config:
 def _predictor(config: BenchmarkConfig, sizes: Mu0Config, precision: Precision) -> Predictor:
     if config.checkpoint is not None:
         folder = checkpoint_folder(config.checkpoint)
-        return Predictor.from_pretrained(folder, device=config.device, precision=precision)
+        return Predictor.from_pretrained(
+            folder, device=config.device, precision=precision, compiled=config.compile
+        )
     name = config.preset or _DEFAULT_PRESET
     with memory_errors(f"the weights of {name} do not fit; take a lower precision"):
-        return untrained_predictor(sizes, name=name, precision=precision, device=config.device)
+        return untrained_predictor(
+            sizes,
+            name=name,
+            precision=precision,
+            device=config.device,
+            compiled=config.compile,
+        )
 
 
 def _parameters(sizes: Mu0Config) -> int:

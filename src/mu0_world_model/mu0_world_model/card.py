@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
+from mu0_world_model.presets import preset
 from mu0_world_model.statistics import Statistics
-from mu0_world_model.training_config import Precision, TrainingConfig
+from mu0_world_model.training_config import Precision, Trained, TrainingConfig
 
 CARD = "README.md"
+
+_TRAINED = {
+    Trained.CONFIGURED: "what the configuration does not keep fixed",
+    Trained.EXPERT: "the expert alone",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +57,12 @@ def model_card(facts: TrainingFacts, statistics: Statistics) -> str:
     data = f"{facts.episodes} episodes, {facts.samples} samples ({', '.join(config.episodes)})"
     rows = {
         "Weights": f"{facts.parameters / 1e6:.1f} million, {facts.trained / 1e6:.1f} trained",
-        "Started from": config.start_from or f"nothing (preset {config.preset})",
+        "Started from": _origin(config),
+        "Trained": _TRAINED[config.trained],
         "Data": data + (f"; {facts.skipped} more were skipped" if facts.skipped else ""),
         "Held out": f"{facts.held_out} episodes",
         "Sample rules": config.rules,
+        "Frames": "all" if config.frame_stride == 1 else f"one of {config.frame_stride}",
         "Arc step": f"{statistics.arc_step:g} (image fractions and metres in one norm)",
         "History, future": f"{statistics.history_len} and {statistics.future_len} steps",
         "Training": f"{facts.step} steps of {config.batch_size} samples with "
@@ -85,3 +93,20 @@ def model_card(facts: TrainingFacts, statistics: Statistics) -> str:
             "",
         ]
     )
+
+
+def _origin(config: TrainingConfig) -> str:
+    """Say what weights, units and words a run began with."""
+    if config.start_from is None:
+        sizes = preset(config.preset)
+        names = [name for name in (sizes.vlm_model_name, sizes.dino_model_name) if name]
+        return f"{' and '.join(names) or 'nothing'} (preset {config.preset})"
+    changes = [
+        text
+        for text, wanted in (
+            ("units measured anew", config.new_statistics),
+            ("tokens for new words", config.new_words),
+        )
+        if wanted
+    ]
+    return ", ".join([config.start_from, *changes])

@@ -21,11 +21,13 @@ from torch import Tensor
 from mu0_core.errors import CheckpointError
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
 from mu0_world_model.model import Mu0
+from mu0_world_model.recordings import RECORDINGS
 
 NumberFormat = torch.dtype | Callable[[str], torch.dtype] | None
 
 WEIGHTS = "model.safetensors"
-_WANTED = ["*.json", "*.safetensors"]  # of a hub repository; the released one has data too
+# Of a hub repository; the released one has data too.
+_WANTED = ["*.json", "*.safetensors", f"*{RECORDINGS}"]
 _LFS_POINTER = b"version https://git-lfs"
 
 _TOWER = "model.vlm_with_expert.vlm.model.vision_model."
@@ -125,12 +127,14 @@ def find(name: str | Path) -> Path:
     if len(folder.parts) != 2 or folder.is_absolute() or ".." in folder.parts:
         raise CheckpointError(f"{folder}: expected a checkpoint folder, there is none")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
 
     try:
         copy = Path(snapshot_download(str(name), allow_patterns=_WANTED))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError, RuntimeError) as error:  # last: of its downloader
         raise CheckpointError(
             f"{name}: no such folder, and it cannot be had from the hub ({type(error).__name__}); "
+            "if the connection broke, run it again, complete files are kept; without one, "
             "download it elsewhere and give the folder"
         ) from error
     return _with_config(copy)
@@ -206,9 +210,10 @@ def save(
         "meta.json": json.dumps({"step": step}),
         **(extras or {}),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
         (partial / WEIGHTS).chmod(0o644)
         for name, text in texts.items():
@@ -218,7 +223,8 @@ def save(
         partial.chmod(0o755)
         replace_folder(partial, folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
 
 
@@ -267,6 +273,8 @@ def _read_weights(
         raise CheckpointError(
             f"{path}: expected the weights there, there is no such file"
         ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except SafetensorError as error:
         if _is_lfs_pointer(path):
             raise CheckpointError(

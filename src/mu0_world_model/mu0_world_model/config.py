@@ -19,6 +19,8 @@ from mu0_core.errors import ConfigError, unknown_name_message
 
 RGB_KEY = "observation.images.cam_front"
 DEPTH_KEY = "observation.images.cam_front_depth"
+DONE_THRESHOLD = 0.5
+"""Probability of going on from which a step is shown; traces do not carry another one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -158,7 +160,6 @@ class Mu0Config:
 
     trace_done_head: bool = option(True, description="Whether validity is predicted")
     done_bias_init: float = option(3.0, description="Bias the validity head starts from")
-    done_threshold: float = option(0.5, description="Validity from which a step is shown")
     done_loss_weight: float = option(0.5, description="Weight of the validity loss", low=0.0)
     rigidity_loss_weight: float = option(5.0, description="Weight of the rigidity loss", low=0.0)
     trace_history_full_mask_prob: float = option(
@@ -243,8 +244,6 @@ def _cross_faults(c: Mu0Config) -> list[str | None]:
     ]
     if layers == 0 or layers < -1:
         faults.append(f"num_expert_layers: expected -1 or at least 1, got {layers}")
-    if not 0.0 < c.done_threshold < 1.0:
-        faults.append(f"done_threshold: expected between 0 and 1, got {c.done_threshold}")
     if c.n_max < c.n_min:
         faults.append(f"n_max: expected at least n_min = {c.n_min}, got {c.n_max}")
     if not c.min_period < c.max_period:
@@ -286,7 +285,11 @@ _FIXED_FIELDS: dict[str, tuple[Any, ...]] = {
     "depth_lora_dropout": (0, 0.0),
     "depth_lora_targets": (["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],),
     "empty_cameras": (0,),
-    # Legacy fields of the released file; what they name is unconditional here.
+    "done_threshold": (DONE_THRESHOLD,),
+}
+
+# The same, of an older released file: what they name is unconditional here, and not written.
+_LEGACY_FIELDS: dict[str, tuple[Any, ...]] = {
     "trace_attention_mode": ("bidirectional",),
     "trace_use_adaln": (True,),
     "causal_attention": (True,),
@@ -337,7 +340,7 @@ def config_from_released(raw: Mapping[str, Any], *, search: Sequence[Path] = ())
     """
     faults = [
         f"{name}: expected {allowed[0]!r}, the only value implemented, got {raw[name]!r}"
-        for name, allowed in _FIXED_FIELDS.items()
+        for name, allowed in (_FIXED_FIELDS | _LEGACY_FIELDS).items()
         if name in raw and raw[name] not in allowed
     ]
     faults += _input_faults(raw)
@@ -345,7 +348,7 @@ def config_from_released(raw: Mapping[str, Any], *, search: Sequence[Path] = ())
         raise ConfigError("\n".join(faults))
     known = {field.name for field in fields(Mu0Config)} - {"vlm", "dino"}
     values = {name: value for name, value in raw.items() if name in known}
-    documented = {*known, *_FIXED_FIELDS, *_IGNORED_FIELDS}
+    documented = {*known, *_FIXED_FIELDS, *_LEGACY_FIELDS, *_IGNORED_FIELDS}
     unknown = sorted(set(raw) - documented - {"input_features", "vlm_config", "dino_config"})
     if unknown:
         _logger.warning(
@@ -364,7 +367,7 @@ def config_to_released(config: Mu0Config) -> dict[str, Any]:
     width, height = config.resize_imgs_with_padding
     feature = {"type": "VISUAL", "shape": [3, height, width]}
     keys = [RGB_KEY, DEPTH_KEY] if config.use_depth else [RGB_KEY]
-    fixed = {name: allowed[0] for name, allowed in list(_FIXED_FIELDS.items())[:10]}
+    fixed = {name: allowed[0] for name, allowed in _FIXED_FIELDS.items()}
     features = {"input_features": dict.fromkeys(keys, feature), "output_features": {}}
     return {**fixed, **features, **content, "vlm_config": vlm, "dino_config": dino}
 

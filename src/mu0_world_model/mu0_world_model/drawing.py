@@ -15,13 +15,12 @@ from mu0_core.bspline import render
 from mu0_core.camera import Camera
 from mu0_core.errors import ShapeError
 from mu0_core.traces import KeypointSource, Traces
+from mu0_world_model.config import DONE_THRESHOLD
 
 MOVING_M = 0.01
 """A predicted path shorter than this is drawn as standing still, m."""
 MOVING_SHARE = 0.01
 """Likewise where depth is unknown, of the width of the picture."""
-SHOWN_FROM = 0.5
-"""Probability of going on from which a step is drawn; the released value."""
 OTHERS_ALPHA = 0.3
 """Opacity of all samples but the first."""
 
@@ -184,7 +183,7 @@ def _lengths(
     paths: NDArray[np.floating], valid_prob: NDArray[np.float32], least: float
 ) -> NDArray[np.int64]:
     """Count the steps (s, n) of paths (s, n, horizon + 1, c) that are drawn."""
-    known = (valid_prob >= SHOWN_FROM) & np.isfinite(paths[:, :, 1:]).all(-1)
+    known = (valid_prob >= DONE_THRESHOLD) & np.isfinite(paths[:, :, 1:]).all(-1)
     going_on = np.logical_and.accumulate(known, axis=2)
     steps = np.diff(paths, axis=2)
     travelled = np.linalg.norm(np.where(going_on[..., None], steps, 0.0), axis=-1).sum(axis=2)

@@ -3,18 +3,22 @@
 import argparse
 import json
 import logging
+import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mu0_core.config import add_arguments, from_namespace, option, to_dict, validate
 from mu0_core.errors import Mu0Error
-from mu0_world_model import recordings
+from mu0_world_model import checkpoint, recordings
 from mu0_world_model.dataset import TraceDataset
-from mu0_world_model.evaluation import Plan, evaluate
-from mu0_world_model.execution import Precision
+from mu0_world_model.evaluation import Plan, evaluate, horizons_of
+from mu0_world_model.execution import ExecutionConfig
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.samples import sample_rules
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -22,7 +26,7 @@ from mu0_world_model.training_setup import expand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(ExecutionConfig):
     """Choose a checkpoint and what it is measured on."""
 
     checkpoint: str = option(
@@ -45,10 +49,10 @@ class EvaluationConfig:
     scenes: int = option(400, description="Pictures, spread evenly over the episodes", low=1)
     seed: int = option(0, description="Seed of points, captions and noise", low=0)
     steps: int | None = option(None, description="Euler steps; none: as in the checkpoint", low=1)
-    device: str = option("cpu", description="Where the model runs, as torch names it")
-    precision: Precision = option(
-        Precision.FLOAT32, description="Number format; bfloat16 and int8 are less exact"
+    batch: int = option(
+        8, description="Scenes asked for at once; another number draws other noise", low=1
     )
+    threads: int = option(os.cpu_count() or 1, description="Processor threads", low=1)
     json: bool = option(False, description="Print all figures as one JSON line last")
 
     def __post_init__(self) -> None:
@@ -58,8 +62,10 @@ class EvaluationConfig:
 def table(report: Mapping[str, Any]) -> str:
     """Write the main measures of a report as a text table."""
     samples = report["samples"]
-    names = ["ade_uvz", f"minADE_{samples}_uvz", f"jointADE_{samples}_uvz", "ade_m", "fde_m"]
-    names.append(f"minADE_{samples}_m")
+    names = ["ade_uvz", "ade_m", "fde_m"]
+    if samples > 1:
+        names[1:1] = [f"minADE_{samples}_uvz", f"jointADE_{samples}_uvz"]
+        names.append(f"minADE_{samples}_m")
     lines = [f"{'points':8} {'steps':>5} {'method':20}" + "".join(f"{n:>17}" for n in names)]
     horizons = [key for key in report["methods"]["model"] if key.startswith("horizon_")]
     for points in ("moving", "all"):
@@ -78,6 +84,15 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def without_nan(value: Any) -> Any:
+    """Replace numbers that are none by None, for JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate a checkpoint from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -85,30 +100,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_arguments(parser, EvaluationConfig)
     try:
         config = from_namespace(EvaluationConfig, parser.parse_args(arguments))
-        folder = checkpoint_folder(config.checkpoint)
+        torch.set_num_threads(config.threads)
         predictor = Predictor.from_pretrained(
-            folder,
+            checkpoint_folder(config.checkpoint),
             device=config.device,
             precision=config.precision,
+            compiled=config.compile,
             n_steps=config.steps,
         )
         held_out, training = (
-            _dataset(patterns, predictor, config) for patterns in _episodes(config, folder)
+            _dataset(patterns, predictor, config) for patterns in _episodes(config)
         )
         assert held_out is not None
-        plan = Plan(samples=config.samples, scenes=config.scenes, seed=config.seed)
+        plan = Plan(
+            horizons=horizons_of(predictor.model.config.future_len),
+            samples=config.samples,
+            scenes=config.scenes,
+            seed=config.seed,
+            batch=config.batch,
+        )
         report = evaluate(predictor, held_out, training, plan)
     except Mu0Error as error:
         parser.exit(2, f"error: {error}\n")
     sys.stdout.write(table(report) + "\n")
     if config.json:
-        sys.stdout.write(json.dumps({**report, "settings": to_dict(config)}) + "\n")
+        told = without_nan({**report, "settings": to_dict(config)})
+        sys.stdout.write(json.dumps(told, allow_nan=False) + "\n")
 
 
-def _episodes(config: EvaluationConfig, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _episodes(config: EvaluationConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return globs of the held-out and of the training episodes."""
     if config.episodes:
         return config.episodes, config.training
+    folder = checkpoint.find(checkpoint_folder(config.checkpoint))
     named = recordings.read_recordings(folder)
     training = recordings.first(named.training, config.neighbour_episodes)
     held_out, known = (

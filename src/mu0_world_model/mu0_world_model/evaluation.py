@@ -14,8 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from mu0_world_model.baselines import Motion, NearestNeighbours, step_velocity, straight_future
+from mu0_world_model.config import DONE_THRESHOLD
 from mu0_world_model.dataset import Example, TraceDataset, collate
-from mu0_world_model.metrics import AXES, done_accuracy, done_end_step_error, per_trace, summarise
+from mu0_world_model.execution import memory_errors
+from mu0_world_model.metrics import (
+    AXES,
+    done_accuracy,
+    done_end_step_error,
+    l1_errors,
+    per_trace,
+    summarise,
+)
 from mu0_world_model.model import Samples, moved
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.processor import from_model_units, lift
@@ -23,7 +32,7 @@ from mu0_world_model.samples import SampleRules
 
 Array = NDArray[np.float64]
 
-_BATCH = 8
+_HORIZONS = (8, 16)
 _REST_M = 0.005
 
 
@@ -48,18 +57,25 @@ class Plan:
     """Say what is measured.
 
     Attributes:
+        horizons: Steps that count, none longer than the model's.
         samples: Futures S of each method.
-        horizons: Steps that count.
         scenes: Most scenes, spread evenly over the set.
         seed: Seed of points, captions and noise.
+        batch: Scenes that the model is asked for at once; another number draws other noise.
         neighbour_rows: Most training points that the nearest neighbours are looked for in.
     """
 
+    horizons: tuple[int, ...]
     samples: int = 5
-    horizons: tuple[int, ...] = (8, 16, 32)
     scenes: int = 400
     seed: int = 0
+    batch: int = 8
     neighbour_rows: int = 300_000
+
+
+def horizons_of(future_len: int) -> tuple[int, ...]:
+    """Return the horizons that a model of so many steps is measured at, the whole one last."""
+    return tuple(sorted({h for h in _HORIZONS if h < future_len} | {future_len}))
 
 
 def evaluate(
@@ -78,7 +94,11 @@ def evaluate(
 
     Returns:
         methods: name -> measures by horizon and set of points; improvement_over_best_baseline: of
-        minADE over moving points in uvz at the longest horizon; and the settings.
+        minADE (ADE of a single sample) over moving points in uvz at the longest horizon; and the
+        settings.
+
+    Raises:
+        ResourceError: The memory does not suffice for the model.
     """
     count = min(plan.scenes, len(held_out))
     indices = np.unique(np.linspace(0, len(held_out) - 1, count).astype(int)).tolist()
@@ -94,7 +114,7 @@ def evaluate(
         name: measured(examples, method(examples, indices), scale, plan)
         for name, method in methods.items()
     }
-    key = f"minADE_{plan.samples}_uvz"
+    key = f"minADE_{plan.samples}_uvz" if plan.samples > 1 else "ade_uvz"
     errors = {n: r[f"horizon_{max(plan.horizons)}"]["moving"][key] for n, r in results.items()}
     best = min((e for n, e in errors.items() if n != "model"), default=float("nan"))
     return {
@@ -156,7 +176,11 @@ def measured(
         spaces["m"] = (_lifted(predicted, examples, scene), _lifted(truth, examples, scene))
         results["grasp"] = _grasp_means(examples, scene, *spaces["m"], valid)
     for horizon in plan.horizons:
-        sets: dict[str, dict[str, float]] = {"all": {}, "moving": {}}
+        counted = {"all": valid[:, :horizon], "moving": (valid & moving[:, None])[:, :horizon]}
+        sets = {
+            points: l1_errors(predicted[0, :, :horizon], truth[:, :horizon], steps, scale)
+            for points, steps in counted.items()
+        }
         for axes, (guess, target) in spaces.items():
             measured = per_trace(guess[..., :horizon, :], target[:, :horizon], valid[:, :horizon])
             sets["all"] |= summarise(measured, axes, scene)
@@ -229,19 +253,24 @@ def _model_method(predictor: Predictor, rules: SampleRules, plan: Plan) -> Metho
     """Ask the model, a few scenes at a time."""
     model, processor = predictor.model, predictor.processor
     scale = np.array(processor.statistics.delta_scale)
+    advice = (
+        f"{plan.samples} futures of {plan.batch} scenes at once do not fit on {predictor.device}; "
+        "lower --batch or --samples, or take a lower --precision"
+    )
 
     @torch.inference_mode()
     def futures(examples: Sequence[Example], indices: Sequence[int]) -> list[Futures]:
         found: list[Futures] = []
         generator = torch.Generator().manual_seed(plan.seed)
-        for start in range(0, len(examples), _BATCH):
-            part = examples[start : start + _BATCH]
-            batch = collate(part, processor, rules)
-            points = moved(batch.points, predictor.device)
-            prefix = model.encode(moved(batch.scene, predictor.device))
-            noise = model.initial_noise(points, plan.samples, generator)
-            sampled = model.sample(prefix, points, noise, n_steps=predictor.n_steps)
-            found += futures_of(sampled, part, scale)
+        for start in range(0, len(examples), plan.batch):
+            part = examples[start : start + plan.batch]
+            with memory_errors(advice):
+                batch = collate(part, processor, rules)
+                points = moved(batch.points, predictor.device)
+                prefix = model.encode(moved(batch.scene, predictor.device))
+                noise = model.initial_noise(points, plan.samples, generator)
+                sampled = model.sample(prefix, points, noise, n_steps=predictor.n_steps)
+                found += futures_of(sampled, part, scale)
         return found
 
     return futures
@@ -302,9 +331,9 @@ def _neighbours(training: TraceDataset, plan: Plan) -> NearestNeighbours:
 def _validity(prob: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
     """Measure the validity head at the released threshold."""
     real = np.ones(len(valid), bool)
-    error, not_prefix = done_end_step_error(prob, valid, real, 0.5)
+    error, not_prefix = done_end_step_error(prob, valid, real, DONE_THRESHOLD)
     return {
-        "done_acc": done_accuracy(prob, valid, real, 0.5),
+        "done_acc": done_accuracy(prob, valid, real, DONE_THRESHOLD),
         "done_end_step_mae": error,
         "done_nonmono_frac": not_prefix,
     }

@@ -19,6 +19,7 @@ from mu0_core.errors import ConfigError, ResourceError
 from mu0_world_model.model import Mu0
 
 _LARGE_PARTS = ("vlm.", "expert.", "dino.model.")
+_MEMORY_SIGNS = ("allocate memory", "STATUS_ALLOC_FAILED")  # of processors; of cuBLAS and cuDNN
 _PACKED_FROM = 1 << 17  # weights; below, calling the kernel costs more than packing
 
 
@@ -128,9 +129,14 @@ def _pack(model: Mu0) -> None:
     """Let large layers keep their weights packed; plain ones are packed again in every call."""
     if not torch.backends.mkldnn.is_available():
         return
+    formats = {torch.float32}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # with AVX2 alone, packing it raises
+        formats.add(torch.bfloat16)
     for part in _large_parts(model):
         for name, module in list(part.named_modules()):
-            if isinstance(module, nn.Linear) and module.weight.numel() >= _PACKED_FROM:
+            if not isinstance(module, nn.Linear) or module.weight.dtype not in formats:
+                continue
+            if module.weight.numel() >= _PACKED_FROM:
                 part.set_submodule(name, PackedLinear(module))
 
 
@@ -172,6 +178,6 @@ def memory_errors(advice: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(f"out of memory: {advice}") from error
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not any(sign in str(error) for sign in _MEMORY_SIGNS):
             raise
         raise ResourceError(f"out of memory: {advice}") from error

@@ -57,11 +57,29 @@ def smoothness(traces: Array, valid: NDArray[np.bool_]) -> Array:
     return np.where(counts, bend, 0.0).sum(-1) / np.where(total > 0, total, np.nan)
 
 
-def l1(predicted: Array, truth: Array, valid: NDArray[np.bool_]) -> float:
-    """Sum |error| over coordinates (K, H, C), averaged over valid steps; NaN if there is none."""
-    if not valid.any():
-        return float("nan")
-    return float(np.abs(predicted - truth)[valid].sum() / valid.sum())
+def l1_errors(
+    predicted: Array, truth: Array, valid: NDArray[np.bool_], scale: Array
+) -> dict[str, float]:
+    """Sum |error| over coordinates, averaged over all valid steps.
+
+    Args:
+        predicted: (K, H, 3).
+        truth: (K, H, 3); anything where not valid.
+        valid: (K, H).
+        scale: (3,) what the model's offsets are divided by.
+
+    Returns:
+        l1_abs, l1_uv, l1_depth of the coordinates, l1_delta of scaled offsets; NaN if no step is
+        valid.
+    """
+    error = np.abs(predicted - truth)[valid]
+    mean = error.mean(0) if len(error) else np.full(3, np.nan)
+    return {
+        "l1_abs": float(mean.sum()),
+        "l1_uv": float(mean[:2].sum()),
+        "l1_depth": float(mean[2]),
+        "l1_delta": float((mean / scale).sum()),
+    }
 
 
 def summarise(

@@ -7,6 +7,7 @@ goes on, read the same samples without looking again.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Self
 
@@ -103,6 +104,17 @@ class SampleIndex:
         starts = np.searchsorted(self.episode_numbers, self.episode_numbers)
         kept = (np.arange(len(self)) - starts) % stride == 0
         return replace(self, episode_numbers=self.episode_numbers[kept], slots=self.slots[kept])
+
+    def part(self, chosen: NDArray[np.bool_]) -> Self:
+        """Return the index of the chosen (E,) of its episodes."""
+        numbers = (np.cumsum(chosen) - 1).astype(np.int32)
+        kept = chosen[self.episode_numbers]
+        return replace(
+            self,
+            episodes=tuple(compress(self.episodes, chosen)),
+            episode_numbers=numbers[self.episode_numbers[kept]],
+            slots=self.slots[kept],
+        )
 
     def save(self, path: Path) -> None:
         """Write a .npz file."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mu0_core.config import option, validate
+from mu0_core.config import from_dict, option, validate
 from mu0_core.episode import RELEASED_ARC_STEP, Episode, Rows, read_episode
-from mu0_core.errors import CheckpointError, EpisodeError
+from mu0_core.errors import CheckpointError, ConfigError, EpisodeError
 
 STATISTICS = "normalizer_stats.json"
 _RUN_STATISTICS = "delta_stats.json"  # what the released trainer calls it
@@ -65,27 +65,31 @@ class Statistics:
         """Read the content of a statistics file.
 
         Raises:
-            CheckpointError: It is no such file, or of another kind of target.
+            CheckpointError: It is no such file, of another kind of target, or a value is wrong.
         """
         try:
             raw = json.loads(text)
             scale = tuple(float(raw[f"delta_scale_{axis}"]) for axis in "xyz")
             lengths = {name: int(raw[name]) for name in ("history_len", "future_len")}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise CheckpointError(f"{where}: no statistics of a trace model: {error!r}") from error
         kind = raw.get("target_kind", "anchor")
         if kind != "anchor":
             raise CheckpointError(f"{where}: target_kind: expected 'anchor', got {kind!r}")
         if not any(name.startswith("depth_") for name in raw):
             raise CheckpointError(f"{where}: no depth_* fields; the file is of an older version")
-        return cls(
-            delta_scale=(scale[0], scale[1], scale[2]),
-            arc_step=raw.get("arc_step", RELEASED_ARC_STEP),
-            depth_log_min=raw.get("depth_log_min"),
-            depth_log_max=raw.get("depth_log_max"),
-            num_samples=raw.get("num_samples", 0),
+        values = {
+            "delta_scale": scale,
+            "arc_step": raw.get("arc_step", RELEASED_ARC_STEP),
+            "depth_log_min": raw.get("depth_log_min"),
+            "depth_log_max": raw.get("depth_log_max"),
+            "num_samples": raw.get("num_samples", 0),
             **lengths,
-        )
+        }
+        try:
+            return from_dict(cls, values)
+        except ConfigError as error:
+            raise CheckpointError("\n  ".join([f"{where}:", *str(error).splitlines()])) from error
 
     def to_json(self) -> str:
         """Return the content of a statistics file that the released loader reads too."""
@@ -101,10 +105,18 @@ class Statistics:
 
 
 def read_statistics(folder: Path) -> Statistics:
-    """Read the statistics of a checkpoint: in its folder, or in the run's around it."""
+    """Read the statistics of a checkpoint: in its folder, or in the run's around it.
+
+    Raises:
+        CheckpointError: There are none, or they cannot be used.
+    """
     for path in (p / n for p in (folder, folder.parent) for n in (STATISTICS, _RUN_STATISTICS)):
         if path.is_file():
-            return Statistics.from_json(path.read_text(encoding="utf-8"), where=str(path))
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"{path}: cannot be read: {error}") from error
+            return Statistics.from_json(text, where=str(path))
     raise CheckpointError(f"{folder}: expected {STATISTICS} beside the weights, there is none")
 
 

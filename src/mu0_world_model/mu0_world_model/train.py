@@ -11,9 +11,9 @@ import torch
 
 from mu0_core.config import add_arguments, from_dict, load_yaml
 from mu0_core.errors import CheckpointError, ConfigError, Mu0Error
-from mu0_world_model.trainer import SETTINGS, Trainer
+from mu0_world_model.trainer import Trainer
 from mu0_world_model.training_config import RECIPES, TrainingConfig, describe_recipes
-from mu0_world_model.training_store import STATE
+from mu0_world_model.training_store import BEST, LATEST, SETTINGS, STATE
 
 _DEFAULT_RECIPE = "released"
 
@@ -34,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     try:
         config = settings(given.pop("recipe"), given)
-        config.output.mkdir(parents=True, exist_ok=True)
         with closing(Trainer(config)) as trainer:
             trainer.run()
     except Mu0Error as error:
@@ -59,7 +58,7 @@ def settings(recipe: str, given: Mapping[str, Any]) -> TrainingConfig:
     """
     if not given.get("resume"):
         config = from_dict(TrainingConfig, {**RECIPES[recipe], **given})
-        if (config.output / STATE).exists():
+        if any((config.output / name).exists() for name in (STATE, LATEST, BEST)):
             raise ConfigError(f"output: {config.output} holds a run; add --resume, or remove it")
         return config
     stored = Path(given.get("output", "")) / SETTINGS

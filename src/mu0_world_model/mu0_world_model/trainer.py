@@ -9,29 +9,25 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mu0_core.config import dump_yaml
-from mu0_core.errors import CheckpointError, Mu0Error
+from mu0_core.errors import CheckpointError, ConfigError, Mu0Error
 from mu0_world_model.adapters import choose_weights
 from mu0_world_model.card import TrainingFacts, model_card
 from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.samples import SampleIndex, sample_rules
 from mu0_world_model.training_average import MovingAverage
 from mu0_world_model.training_config import TrainingConfig
-from mu0_world_model.training_data import TrainingBatch, TrainingSet, training_batches
+from mu0_world_model.training_data import TrainingBatch, TrainingSet, step_size, training_batches
 from mu0_world_model.training_distributed import forget_gathered, make_accelerator, split_aware
 from mu0_world_model.training_evaluation import comparison, sample_traces, trace_errors
 from mu0_world_model.training_objective import TERMS, Objective, hidden, on_device, step_totals
 from mu0_world_model.training_report import Report
-from mu0_world_model.training_setup import read_start, start_model, write_start
-from mu0_world_model.training_store import BEST, LATEST, RunStore, recover_run
-
-SETTINGS = "training.yaml"
+from mu0_world_model.training_setup import read_start, start_model
+from mu0_world_model.training_store import BEST, LATEST, RunStore, begin_run
 
 _logger = logging.getLogger(__name__)
 _MAX_BAD_STEPS = 20
@@ -46,19 +42,18 @@ class Trainer:
         Raises:
             ConfigError: The settings do not fit the processes.
             EpisodeError: There are no episodes, or none that can be used.
-            CheckpointError: What it starts from or goes on from is missing or broken.
+            CheckpointError: What it starts from or goes on from is missing or broken, or its
+                folder cannot be written.
         """
         self.config = config
         self.accelerator = make_accelerator(config)
         torch.manual_seed(config.seed)
         with self.accelerator.main_process_first():
             if self.accelerator.is_main_process:
-                recover_run(config.output)
-                write_start(config)
+                begin_run(config)
             self.start = read_start(config)
         self.store = RunStore(config, self.accelerator, self.start)
         if self.accelerator.is_main_process:
-            dump_yaml(replace(config, resume=False), config.output / SETTINGS)
             self._tell_skipped()
         self.data = self._data(self.start.samples, augment=True)
         self.held_out = None
@@ -166,6 +161,10 @@ class Trainer:
             forget_gathered(self.objective)
 
     def _data(self, index: SampleIndex, *, augment: bool) -> TrainingSet:
+        try:
+            step_size(len(index), self.config.batch_size, self.accelerator.num_processes)
+        except ConfigError as error:
+            raise ConfigError(f"{'episodes' if augment else 'held_out'}: {error}") from error
         samples = TraceDataset(
             index,
             self.start.processor,
@@ -236,9 +235,8 @@ class Trainer:
             values = dict(zip(TERMS, means, strict=True)) | errors
             self._measured = {f"eval_{name}": value for name, value in values.items()}
             self.report.write(self.step, self._measured)
-            if values["loss"] < self.best:
+            if values["loss"] < self.best and self._save_checkpoint(BEST):
                 self.best = values["loss"]
-                self._save_checkpoint(BEST)
 
     def _traces(self, data: TraceDataset) -> dict[str, float]:
         """Measure and show sampled traces."""
@@ -272,11 +270,14 @@ class Trainer:
         with self._tolerant():
             self.store.save_state(run)
 
-    def _save_checkpoint(self, name: str) -> None:
+    def _save_checkpoint(self, name: str) -> bool:
+        """Write a checkpoint; return whether it could be."""
         with self._tolerant():
             self.store.save_checkpoint(
                 name, self.model, self.weights(), step=self.step, card=self._card()
             )
+            return True
+        return False
 
     @contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -314,10 +315,10 @@ class Trainer:
 
     def _tell_skipped(self) -> None:
         """Name the episodes that are left out, and count them."""
-        for index in (self.start.samples, self.start.held_out):
-            if index is None or not index.skipped:
-                continue
-            for path, reason in index.skipped.items():
-                _logger.warning("skipped episode %s: %s", path, reason)
-            total = len(index.skipped) + len(index.episodes)
-            _logger.warning("skipped %d of %d episodes", len(index.skipped), total)
+        indices = [i for i in (self.start.samples, self.start.held_out) if i is not None]
+        skipped = [item for index in indices for item in index.skipped.items()]
+        for path, reason in skipped:
+            _logger.warning("skipped episode %s: %s", path, reason)
+        if skipped:
+            total = len(skipped) + sum(len(index.episodes) for index in indices)
+            _logger.warning("skipped %d of %d episodes", len(skipped), total)

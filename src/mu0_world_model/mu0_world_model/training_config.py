@@ -106,6 +106,17 @@ class TrainingConfig:
         ]
         if self.new_words and self.start_from is None:
             faults.append("new_words: expected start_from too; a new model learns all words")
+        sizes = PRESETS.get(self.preset)
+        if self.start_from is None and sizes is not None and not sizes.vlm_model_name:
+            faults += [
+                f"{name}: expected start_from too; a new model of preset {self.preset} would keep "
+                "weights as they were drawn at random"
+                for name, fixes in (
+                    ("trained", self.trained is Trained.EXPERT or sizes.train_expert_only),
+                    ("lora_rank", self.lora_rank > 0),
+                )
+                if fixes
+            ]
         validate(self, *faults)
 
 

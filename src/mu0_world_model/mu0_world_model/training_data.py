@@ -103,6 +103,24 @@ def own_part(keys: Sequence[Key], *, rank: int, world: int, micro: int) -> list[
     return [own[i : i + size] for i in range(0, len(own), size)]
 
 
+def step_size(samples: int, batch_size: int, world: int) -> int:
+    """Return the samples of a step over all processes: fewer where there are not so many.
+
+    Raises:
+        ConfigError: The batch cannot be split over the processes, or there are too few samples.
+    """
+    if batch_size % world:
+        raise ConfigError(
+            f"batch_size: expected a multiple of the {world} processes, got {batch_size}"
+        )
+    size = min(batch_size, samples // world * world)
+    if size == 0:
+        raise ConfigError(
+            f"expected at least a sample for each of {world} processes, got {samples}"
+        )
+    return size
+
+
 def training_batches(
     data: TrainingSet,
     *,
@@ -115,20 +133,10 @@ def training_batches(
 ) -> Iterator[list[TrainingBatch]]:
     """Yield the micro-batches of each step from `start` on.
 
-    Fewer samples than a step takes make the step smaller.
-
     Raises:
-        ConfigError: The batch cannot be split over the processes, or there are too few samples.
+        ConfigError: See `step_size`.
     """
-    if batch_size % world:
-        raise ConfigError(
-            f"batch_size: expected a multiple of the {world} processes, got {batch_size}"
-        )
-    batch_size = min(batch_size, len(data.samples) // world * world)
-    if batch_size == 0:
-        raise ConfigError(
-            f"expected at least a sample for each of {world} processes, got {len(data.samples)}"
-        )
+    batch_size = step_size(len(data.samples), batch_size, world)
     steps = step_keys(
         len(data.samples), batch_size=batch_size, seed=data.samples.seed, start=start
     )

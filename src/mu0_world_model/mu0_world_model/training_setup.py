@@ -9,14 +9,16 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mu0_core.episode import read_episode
+from mu0_core.episode import RELEASED_ARC_STEP, read_episode
 from mu0_core.errors import CheckpointError, EpisodeError
 from mu0_world_model import checkpoint
 from mu0_world_model.backbones import load_backbones
@@ -61,32 +63,37 @@ def write_start(config: TrainingConfig) -> None:
     folder = config.output / START
     if config.resume and folder.is_dir():
         return
-    partial = config.output / f".{START}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    paths, held_out = split_episodes(config)
+    beside = config.output / f".{START}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    folders = episode_folders(config)
     source = _source(config)
     sizes = preset(config.preset) if source is None else read_config(source)
     if source is None and sizes.vlm_model_name:
         _check_backbones(sizes)
-    if source is None or (config.new_statistics and not config.resume):
-        statistics = _measured(sizes, paths)
+    known = None
+    if source is not None and (config.resume or not config.new_statistics):
+        known = read_statistics(source)
+    samples, held_out = find_episodes(config, *folders, sizes if known is None else known)
+    if known is None:
+        lengths = {"history_len": sizes.history_len, "future_len": sizes.future_len}
+        statistics = measure(samples.episodes, **lengths)
         sizes = replace(sizes, delta_scale=statistics.delta_scale)
     else:
-        statistics = read_statistics(source)
+        statistics = known
     texts = {
         "config.json": json.dumps(config_to_released(sizes), indent=2),
         STATISTICS: statistics.to_json(),
     }
     for name, text in texts.items():
-        (partial / name).write_text(text, encoding="utf-8")
-    _write_tokenizer(source, sizes, paths, partial)
+        (beside / name).write_text(text, encoding="utf-8")
+    _write_tokenizer(source, sizes, samples.episodes, beside)
     if config.new_words and not config.resume:
-        _learn_words(sizes, paths, partial)
-    for name, folders in ((_SAMPLES, paths), (_HELD_OUT, held_out)):
-        if folders:
-            _index(config, statistics, folders).save(partial / name)
-    checkpoint.replace_folder(partial, folder)
+        _learn_words(sizes, samples.episodes, beside)
+    samples.save(beside / _SAMPLES)
+    if held_out is not None:
+        held_out.save(beside / _HELD_OUT)
+    checkpoint.replace_folder(beside, folder)
 
 
 def read_start(config: TrainingConfig) -> Start:
@@ -117,40 +124,102 @@ def start_model(config: TrainingConfig, start: Start) -> Mu0:
     return model
 
 
-def split_episodes(config: TrainingConfig) -> tuple[list[Path], list[Path]]:
-    """Return the folders to train on and to evaluate on.
+def episode_folders(config: TrainingConfig) -> tuple[list[Path], list[Path]]:
+    """Return the folders to train on, and those that are named to be held out.
 
     Raises:
-        EpisodeError: A glob matches nothing.
+        EpisodeError: A glob matches nothing, or all episodes are held out.
     """
-    paths = expand(config.episodes)
-    if config.held_out:
-        held_out = expand(config.held_out)
-        return [path for path in paths if path not in set(held_out)], held_out
-    count = math.ceil(config.held_out_share * len(paths)) if len(paths) > 1 else 0
-    order = np.random.default_rng(config.seed).permutation(len(paths))
-    chosen = {int(i) for i in order[:count]}
-    held_out = [path for i, path in enumerate(paths) if i in chosen]
-    return [path for i, path in enumerate(paths) if i not in chosen], held_out
+    paths, named = expand(config.episodes), expand(config.held_out)
+    real = {path.resolve() for path in named}
+    kept = [path for path in paths if path.resolve() not in real]
+    if named and not kept:
+        raise EpisodeError(
+            f"held_out: names all {len(paths)} episodes, and none is left to train on; name fewer"
+        )
+    return kept, named
+
+
+def find_episodes(
+    config: TrainingConfig,
+    kept: Sequence[Path],
+    named: Sequence[Path],
+    lengths: Mu0Config | Statistics,
+) -> tuple[SampleIndex, SampleIndex | None]:
+    """Return what to train on and what to evaluate on; None for nothing.
+
+    Args:
+        config: The settings.
+        kept: Folders to train on.
+        named: Folders to hold out; if there are none, a share of the episodes of `kept` that can
+            be used is drawn.
+        lengths: Of histories and futures; an arc step too, or it is that of most episodes.
+
+    Raises:
+        EpisodeError: No episode has a sample.
+    """
+    step = lengths.arc_step if isinstance(lengths, Statistics) else _commonest_arc_step(kept)
+    find = partial(_index, config, lengths, step)
+    samples = find(kept)
+    if not named:
+        return _drawn(config, samples)
+    try:
+        return samples, find(named)
+    except EpisodeError as error:
+        raise EpisodeError(f"held_out: {error}") from error
+
+
+def _drawn(config: TrainingConfig, samples: SampleIndex) -> tuple[SampleIndex, SampleIndex | None]:
+    """Draw the episodes to hold out."""
+    total = len(samples.episodes)
+    count = math.ceil(config.held_out_share * total)
+    if total == 1 and count:
+        _log.warning("only one episode can be used: nothing is held out, no checkpoint is best")
+        count = 0
+    if not count:
+        return samples, None
+    order = np.random.default_rng(config.seed).permutation(total)
+    chosen = np.isin(np.arange(total), order[:count])
+    return samples.part(~chosen), replace(samples.part(chosen), skipped={})
+
+
+def _commonest_arc_step(paths: Sequence[Path]) -> float:
+    """Return the arc step of most of the episodes that can be read."""
+    steps: Counter[float] = Counter()
+    for path in paths:
+        try:
+            steps[round(read_episode(path).arc_step, 9)] += 1
+        except EpisodeError:
+            continue  # the index of samples names it
+    if not steps:
+        return RELEASED_ARC_STEP  # of no use: the index of samples tells what is wrong
+    chosen, count = steps.most_common(1)[0]
+    if len(steps) > 1:
+        _log.warning(
+            "arc steps differ: that of %d of %d episodes is taken, %g; the others are left out",
+            *(count, steps.total(), chosen),
+        )
+    return chosen
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """Return the folders that globs match, sorted, each once.
+    """Return the folders that globs match, sorted, each once even if it has several names.
 
     What begins with a dot is left out, as a shell does: unfinished episodes, states of commands.
 
     Raises:
         EpisodeError: A glob matches no folder.
     """
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
         found_here = Path(path.anchor or ".").glob(_relative(path))
         matches = [p for p in found_here if p.is_dir() and not p.name.startswith(".")]
         if not matches:
             raise EpisodeError(f"episodes: no folder matches {pattern!r}")
-        found.update(matches)
-    return sorted(found)
+        for match in sorted(matches):
+            found.setdefault(match.resolve(), match)
+    return sorted(found.values())
 
 
 def _relative(path: Path) -> str:
@@ -177,7 +246,7 @@ def _check_backbones(sizes: Mu0Config) -> None:
 
 
 def _write_tokenizer(
-    source: Path | None, sizes: Mu0Config, paths: list[Path], folder: Path
+    source: Path | None, sizes: Mu0Config, paths: Sequence[Path], folder: Path
 ) -> None:
     """Copy, fetch or learn the tokenizer."""
     files = () if source is None else _tokenizer_files(source)
@@ -192,7 +261,7 @@ def _write_tokenizer(
         save_tokenizer(load_tokenizer(source, sizes), folder)
 
 
-def _learn_words(sizes: Mu0Config, paths: list[Path], folder: Path) -> None:
+def _learn_words(sizes: Mu0Config, paths: Sequence[Path], folder: Path) -> None:
     """Extend the tokenizer of a folder by the words of episodes."""
     tokenizer = load_tokenizer(folder, sizes)
     known = len(tokenizer)
@@ -205,36 +274,26 @@ def _tokenizer_files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.glob("*token*.json") if path.is_file()))
 
 
-def _measured(sizes: Mu0Config, paths: list[Path]) -> Statistics:
-    """Measure statistics on the episodes that can be read."""
-    readable = []
-    for path in paths:
-        try:
-            read_episode(path)
-        except EpisodeError:
-            continue  # the index of samples names it
-        readable.append(path)
-    return measure(readable, history_len=sizes.history_len, future_len=sizes.future_len)
-
-
-def _texts(paths: list[Path]) -> set[str]:
-    """Return the prompts of the episodes that can be read."""
+def _texts(paths: Iterable[Path]) -> set[str]:
+    """Return the prompts of episodes."""
     texts = {"Task: predict future trajectory\n"}
     for path in paths:
-        try:
-            episode = read_episode(path)
-        except EpisodeError:
-            continue  # the index of samples names it
-        texts |= {f"Task: {text}\n" for c in episode.captions for text in c.instructions}
+        captions = read_episode(path).captions
+        texts |= {f"Task: {text}\n" for c in captions for text in c.instructions}
     return texts
 
 
-def _index(config: TrainingConfig, statistics: Statistics, paths: list[Path]) -> SampleIndex:
+def _index(
+    config: TrainingConfig,
+    lengths: Mu0Config | Statistics,
+    arc_step: float,
+    paths: Sequence[Path],
+) -> SampleIndex:
     index = find_samples(
         paths,
         sample_rules(config.rules),
-        history_len=statistics.history_len,
-        future_len=statistics.future_len,
-        arc_step=statistics.arc_step,
+        history_len=lengths.history_len,
+        future_len=lengths.future_len,
+        arc_step=arc_step,
     )
     return index.every(config.frame_stride)

@@ -1,13 +1,15 @@
-"""Own what a run keeps: the checkpoints `latest` and `best`, and the state it goes on from.
+"""Own what a run keeps: settings, the checkpoints `latest` and `best`, the state it goes on from.
 
 Each is written beside the old one and then put in its place, so a full disk or a process that is
 killed leaves the last good one.
 """
 
+import os
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from mu0_core.config import dump_yaml, load_yaml
 from mu0_core.errors import CheckpointError
 from mu0_world_model import checkpoint
 from mu0_world_model.adapters import merged
@@ -25,19 +28,63 @@ from mu0_world_model.card import CARD
 from mu0_world_model.model import Mu0
 from mu0_world_model.statistics import STATISTICS
 from mu0_world_model.training_config import TrainingConfig
-from mu0_world_model.training_setup import Start
+from mu0_world_model.training_setup import Start, write_start
 
+SETTINGS = "training.yaml"
 LATEST, BEST, STATE = "latest", "best", "state"
 _RUN = "run.pt"
-_PARTIAL = ".state.partial"
+_SUFFIX = ".partial"
+_PARTIAL = f".{STATE}{_SUFFIX}"
 # torch reports a failed write as a RuntimeError.
 _FAULTS = (OSError, RuntimeError, SafetensorError, CheckpointException)
 
 
-def recover_run(output: Path) -> None:
-    """Clean up after a run that was killed while it saved."""
-    for name in (LATEST, BEST, STATE):
-        checkpoint.recover_folder(output / name)
+def begin_run(config: TrainingConfig) -> None:
+    """Make the folder of a run, or clean up one that goes on, and write what it starts with.
+
+    Raises:
+        EpisodeError: No episode matches, or none has a sample.
+        CheckpointError: What the run starts from is missing or broken, or the folder cannot be
+            written.
+    """
+    try:
+        config.output.mkdir(parents=True, exist_ok=True)
+        _recover(config.output)
+        write_start(config)
+    except OSError as error:
+        raise CheckpointError(f"{config.output}: the run cannot start there: {error}") from error
+    write_settings(config)
+
+
+def write_settings(config: TrainingConfig) -> None:
+    """Write the settings of a run, unless they stand there.
+
+    Raises:
+        CheckpointError: They cannot be written; the ones before stay.
+    """
+    path, kept = config.output / SETTINGS, replace(config, resume=False)
+    if config.resume and path.is_file() and load_yaml(TrainingConfig, path) == kept:
+        return
+    with in_place_of(path) as partial:
+        dump_yaml(kept, partial)
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """Let a file be written beside an old one, and then put it in its place.
+
+    Raises:
+        CheckpointError: It cannot be written; the old one stays.
+    """
+    partial = path.with_name(f".{path.name}{_SUFFIX}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
 class RunStore:
@@ -105,7 +152,10 @@ class RunStore:
         """
         state = self._output / STATE
         if not (state / _RUN).is_file():
-            raise CheckpointError(f"{state}: nothing to resume there; leave --resume out to start")
+            latest, advice = self._output / LATEST, "leave --resume out to start"
+            if latest.is_dir():
+                advice = f"start a run in another folder, with --start_from {latest}"
+            raise CheckpointError(f"{state}: nothing to resume there; {advice}")
         try:
             self._accelerator.load_state(str(state))
             return torch.load(state / _RUN, map_location="cpu", weights_only=True)
@@ -136,3 +186,12 @@ def _check_room(folder: Path) -> None:
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
         raise OSError(f"no space: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+
+
+def _recover(output: Path) -> None:
+    """Clean up after a run that was killed while it saved."""
+    for name in (LATEST, BEST, STATE):
+        checkpoint.recover_folder(output / name)
+    for path in output.glob(f".*{_SUFFIX}"):
+        if path.is_file():
+            path.unlink()

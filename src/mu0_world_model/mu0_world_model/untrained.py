@@ -19,10 +19,17 @@ _DEPTH_LOG_RANGE = (-1.3824, 0.7629)
 
 
 def untrained_predictor(
-    config: Mu0Config, *, name: str, precision: Precision, device: str, seed: int = 0
+    config: Mu0Config,
+    *,
+    name: str,
+    precision: Precision,
+    device: str,
+    compiled: bool = False,
+    seed: int = 0,
 ) -> Predictor:
     """Make a predictor whose weights are random, in the number format they run in."""
-    model = settle(untrained_model(config, precision, seed=seed), device, precision)
+    model = untrained_model(config, precision, seed=seed)
+    settle(model, device, precision, compiled=compiled)
     tokenizer = train_tokenizer(
         [f"Task: {INSTRUCTION}\n"], min(_VOCABULARY, config.vlm.vocab_size)
     )

@@ -1,6 +1,8 @@
 """Fixtures of the world model's tests: one thread, the golden data, a small random model."""
 
+import resource
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +126,22 @@ def trainable_config() -> Mu0Config:
         num_expert_layers=2,
         resize_imgs_with_padding=(32, 32),
     )
+
+
+@pytest.fixture
+def largest_file():
+    """Let no file grow past a size for a while, as on a full disk."""
+
+    @contextmanager
+    def limit(size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limit
 
 
 @pytest.fixture

@@ -59,6 +59,21 @@ def test_the_command_prints_a_row_for_each_combination(sizes, monkeypatch, capsy
     assert report["machine"]["threads"] == 1 and report["settings"]["preset"] == "tiny"
 
 
+def test_compiled_layers_are_measured_and_forgotten(sizes, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, "tiny", sizes)
+    done = []
+    monkeypatch.setattr(torch, "compile", lambda layer: done.append("compile") or layer)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: done.append("reset"))
+    arguments = "--preset tiny --json --repeats 1 --keypoints 2 --samples 1 --no-yardstick"
+    main([*arguments.split(), "--precision", "float32", "bfloat16", "--compile"])
+    assert done == 2 * [*3 * ["compile"], "reset"]
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["settings"]["compile"]
+    done.clear()
+    main([*arguments.split(), "--history", "false", "--depth", "false"])
+    assert not done
+
+
 def test_a_model_without_depth_path_is_not_asked_for_it(readable_config, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "tiny", readable_config(use_depth=False))
     arguments = "--preset tiny --json --repeats 1 --keypoints 2 --samples 1 --no-yardstick"
@@ -83,12 +98,13 @@ def test_wrong_choices_are_told(capsys):
 
 def test_a_case_is_measured_in_its_neighbouring_yardsticks(predictor, monkeypatch):
     """Yardsticks of 2 s and then 4 s; predictions of 3 s, and 1 s where the picture is known."""
-    asked, clock = predictor(), [0.0]
+    asked, clock, warming_up = predictor(), [0.0], iter([100.0])
     monkeypatch.setattr(benchmarking, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(benchmarking, "growth_mb", lambda *_: 2.0)
     predict = asked.predict
 
     def slow(*args, **kwargs):
+        clock[0] += next(warming_up, 0.0)
         clock[0] += 1.0 if asked._kept is not None else 3.0
         return predict(*args, **kwargs)
 

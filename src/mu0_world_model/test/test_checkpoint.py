@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
 from mu0_core.errors import CheckpointError, ConfigError
@@ -155,6 +156,12 @@ def test_failed_save_keeps_the_last_checkpoint(random_model, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_place_that_cannot_be_written_is_told(random_model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"file/a: cannot be written"):
+        checkpoint.save(random_model(), tmp_path / "file" / "a", step=0)
+
+
 @pytest.fixture
 def saved(random_model, tmp_path):
     checkpoint.save(random_model(), tmp_path / "a", step=0)
@@ -204,6 +211,9 @@ def test_truncated_missing_and_foreign_files(saved, tmp_path):
     path.unlink()
     with pytest.raises(CheckpointError, match="there is no such file"):
         checkpoint.load(saved)
+    path.mkdir()
+    with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be read"):
+        checkpoint.load(saved)
     with pytest.raises(CheckpointError, match="expected a checkpoint folder, there is none"):
         checkpoint.load(tmp_path / "nowhere")
 
@@ -212,6 +222,16 @@ def test_a_hub_repository_without_a_network_is_told(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="cannot be had from the hub"):
         Mu0.from_pretrained("nobody/nothing")
+
+
+@pytest.mark.parametrize("kind", [HTTPError, ConnectionError, RuntimeError])
+def test_a_broken_connection_is_told(monkeypatch, kind):
+    def broken(*args, **kwargs):
+        raise kind("peer closed connection")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(CheckpointError, match="if the connection broke, run it again"):
+        checkpoint.find("nobody/nothing")
 
 
 def test_the_released_repository_has_its_checkpoint_one_level_down(saved, tmp_path, monkeypatch):
@@ -224,7 +244,8 @@ def test_the_released_repository_has_its_checkpoint_one_level_down(saved, tmp_pa
         "huggingface_hub.snapshot_download", lambda name, **k: asked.append((name, k)) or str(copy)
     )
     assert Mu0.from_pretrained("furonghuang-lab/mu0").config == read_config(copy / "final_ckpt")
-    assert asked == [("furonghuang-lab/mu0", {"allow_patterns": ["*.json", "*.safetensors"]})]
+    wanted = ["*.json", "*.safetensors", "*recordings.yaml"]
+    assert asked == [("furonghuang-lab/mu0", {"allow_patterns": wanted})]
     assert checkpoint.find(copy) == copy / "final_ckpt"
     shutil.copytree(copy / "final_ckpt", copy / "other")
     with pytest.raises(CheckpointError, match="expected one checkpoint, there are final_ckpt, ot"):
@@ -235,10 +256,13 @@ def test_config_round_trip_and_its_faults(saved):
     config = read_config(saved)
     assert config_from_released(config_to_released(config)) == config
     raw = config_to_released(config)
+    assert raw["done_threshold"] == 0.5 and "causal_attention" not in raw
     with pytest.raises(ConfigError) as error:
         config_from_released(raw | {"attention_mode": "self_attn", "causal_attention": False})
     assert "attention_mode: expected 'cross_attn', the only value implemented" in str(error.value)
     assert "causal_attention: expected True" in str(error.value)
+    with pytest.raises(ConfigError, match=r"done_threshold: expected 0.5, the only value"):
+        config_from_released(raw | {"done_threshold": 0.7})
     with pytest.raises(
         ConfigError, match="trace_group_horizon: expected a divisor of history_len"
     ):

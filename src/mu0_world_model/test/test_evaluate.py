@@ -1,15 +1,17 @@
 """The evaluation: the same samples for every method, grasp errors, the command."""
 
 import json
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
+import torch
 
-from mu0_core.errors import ConfigError, EpisodeError
+from mu0_core.errors import ConfigError, EpisodeError, ResourceError
 from mu0_world_model import evaluate as command
 from mu0_world_model import recordings
 from mu0_world_model.dataset import TraceDataset
-from mu0_world_model.evaluation import Futures, Plan, evaluate, grasp_errors
+from mu0_world_model.evaluation import Futures, Plan, evaluate, grasp_errors, horizons_of
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.samples import RULES
 
@@ -83,17 +85,87 @@ def test_scenes_without_a_grasp_have_no_error():
 
 
 def test_command_prints_a_table_and_one_json_line_last(golden, predictor, capsys, monkeypatch):
-    monkeypatch.setattr(Predictor, "from_pretrained", lambda *a, **k: predictor)
-    command.main(
-        ["--checkpoint", "./x", "--episodes", str(golden / "episode"), "--samples", "2", "--json"]
+    asked = []
+    monkeypatch.setattr(
+        Predictor, "from_pretrained", lambda name, **k: asked.append((name, k)) or predictor
     )
+    episodes = ["--threads", "1", "--episodes", str(golden / "episode")]
+    command.main(["--checkpoint", "./x", *episodes, "--samples", "2", "--json", "--compile"])
+    way = {"device": "cpu", "precision": "float32", "compiled": True, "n_steps": None}
+    assert asked == [("./x", way)]
+    assert torch.get_num_threads() == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("moving") and "constant_velocity" in line for line in lines)
     report = json.loads(lines[-1])
     assert {"model", "baselines", "improvement_over_best_baseline"} <= set(report)
     with pytest.raises(SystemExit):
-        command.main(["--checkpoint", "./x", "--episodes", str(golden / "none*")])
+        command.main(["--checkpoint", "./x", *episodes[:3], str(golden / "none*")])
     assert "no folder matches" in capsys.readouterr().err
+
+
+def test_one_future_has_no_minimum_and_what_is_no_number_is_null(
+    golden, predictor, capsys, monkeypatch
+):
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda *a, **k: predictor)
+    grasp = {"grasp": {"object_m": float("nan")}}
+    monkeypatch.setattr(command, "evaluate", lambda *a: evaluate(*a) | grasp)
+    arguments = ["--checkpoint", "./x", "--episodes", str(golden / "episode"), "--threads", "1"]
+    command.main([*arguments, "--samples", "1", "--scenes", "1", "--json"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "minADE" not in lines[0] and "ade_m" in lines[0]
+    report = json.loads(lines[-1], parse_constant=pytest.fail)
+    assert report["measure"] == "ade_uvz, moving points, horizon 32"
+    model = report["methods"]["model"]
+    assert report["errors"]["model"] == model["horizon_32"]["moving"]["ade_uvz"]
+    assert report["grasp"] == {"object_m": None}
+    whole = model["horizon_32"]["all"]
+    assert whole["l1_abs"] == pytest.approx(whole["l1_uv"] + whole["l1_depth"])
+    assert whole["l1_abs"] != model["horizon_8"]["all"]["l1_abs"]
+    assert command.without_nan({"a": (1.5, [float("inf")])}) == {"a": [1.5, [None]]}
+
+
+def test_horizons_are_those_of_the_model():
+    found = {steps: horizons_of(steps) for steps in (32, 64, 16, 12, 5)}
+    assert found == {32: (8, 16, 32), 64: (8, 16, 64), 16: (8, 16), 12: (8, 12), 5: (5,)}
+
+
+def test_without_the_memory_the_error_says_what_to_lower(golden, predictor, monkeypatch):
+    data = TraceDataset([golden / "episode"], predictor.processor, RULES["all"], augment=False)
+    sizes = []
+
+    def full(prefix, points, noise, **kwargs):
+        sizes.append(len(noise))
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+
+    monkeypatch.setattr(predictor.model, "sample", full)
+    plan = Plan(horizons=(32,), samples=2, batch=3)
+    with pytest.raises(ResourceError, match="2 futures of 3 scenes at once do not fit on cpu; lo"):
+        evaluate(predictor, data, None, plan)
+    assert sizes == [3]
+
+
+def test_a_hub_repository_s_recordings_are_found(golden, predictor, tmp_path, capsys, monkeypatch):
+    inner = tmp_path / "final"
+    inner.mkdir()
+    (inner / "config.json").touch()
+    recording = "{robot: panda, task: lift, seed: 7, episodes: 1}"
+    (inner / "recordings.yaml").write_text(
+        f"arc_step: 0.01\ntraining: [{recording}]\nheld_out: [{recording}]\n"
+    )
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append(name)
+        assert any(fnmatch("final/recordings.yaml", pattern) for pattern in allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda *a, **k: predictor)
+    monkeypatch.setattr(recordings, "make", lambda *a: (str(golden / "episode"),))
+    small = ["--threads", "1", "--samples", "1", "--scenes", "1"]
+    command.main(["--checkpoint", "owner/name", *small])
+    assert asked == ["owner/name"]
+    assert "nearest_neighbours" in capsys.readouterr().out
 
 
 def test_no_episodes_is_an_error(golden, predictor, tmp_path):

@@ -134,6 +134,8 @@ def test_lower_precisions_stay_near_float32(folder, predictor):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_packed_layers_predict_as_plain_ones_do(folder, monkeypatch, precision):
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor's kernels cannot pack bfloat16")
     rgb, depth = picture()
     plain = Predictor.from_pretrained(folder, precision=precision)
     monkeypatch.setattr(execution, "_PACKED_FROM", 1)
@@ -147,6 +149,14 @@ def test_packed_layers_predict_as_plain_ones_do(folder, monkeypatch, precision):
     )
     limit = {"float32": 1e-4, "bfloat16": 0.05}[precision]
     np.testing.assert_allclose(found, expected, atol=limit * np.abs(expected).max())
+
+
+def test_bfloat16_is_not_packed_where_the_processor_cannot(folder, monkeypatch):
+    monkeypatch.setattr(execution, "_PACKED_FROM", 1)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    for precision, packed in (("bfloat16", False), ("float32", True)):
+        model = Predictor.from_pretrained(folder, precision=precision).model
+        assert any(isinstance(m, execution.PackedLinear) for m in model.modules()) == packed
 
 
 def test_impossible_ways_to_run_are_refused(folder):
@@ -223,6 +233,9 @@ def test_without_the_memory_the_error_says_what_to_lower(folder, predictor, monk
         patched.setattr(predictor.model, "sample", full)
         with pytest.raises(ResourceError, match="lower the number of either, or take a lower pr"):
             predictor.predict(picture()[0], keypoints(), "", samples=2)
+        for sign in ("CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"):
+            with pytest.raises(ResourceError), execution.memory_errors("lower something"):
+                raise RuntimeError(f"{sign} and more")
         patched.setattr(checkpoint, "load", full)
         with pytest.raises(
             ResourceError, match="weights of .* do not fit; take a lower precision"

@@ -1,6 +1,7 @@
 """Pictures, text and keypoints in the model's units, against recorded numbers and back again."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -195,6 +196,30 @@ def test_faults_of_statistics_files(golden, tmp_path):
     with pytest.raises(CheckpointError, match="older version"):
         Statistics.from_json(text.replace('"depth_', '"d_'), where="x")
     with pytest.raises(CheckpointError, match=r"expected normalizer_stats.json"):
+        read_statistics(tmp_path)
+    with pytest.raises(CheckpointError, match="no statistics of a trace model: OverflowError"):
+        Statistics.from_json(json.dumps(json.loads(text) | {"history_len": 1e999}), where="x")
+
+
+def test_wrong_values_of_a_statistics_file_are_told_with_its_path(golden, tmp_path):
+    path = tmp_path / "normalizer_stats.json"
+    good = json.loads((golden / "normalizer_stats.json").read_text())
+    faults = {
+        "depth_log_min: expected a finite number, got 'x'": {"depth_log_min": "x"},
+        "depth_log_max: expected above depth_log_min = 1.0": {
+            "depth_log_min": 1.0,
+            "depth_log_max": 0.5,
+        },
+        "depth_log_max: expected both depth limits": {"depth_log_max": None},
+        "delta_scale: expected at least 1e-09": {"delta_scale_y": 0.0},
+    }
+    for fault, values in faults.items():
+        path.write_text(json.dumps(good | values))
+        with pytest.raises(CheckpointError) as error:
+            read_statistics(tmp_path)
+        assert str(path) in str(error.value) and fault in str(error.value)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"normalizer_stats.json: cannot be read: .*utf-8"):
         read_statistics(tmp_path)
 
 

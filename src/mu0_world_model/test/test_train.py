@@ -1,9 +1,8 @@
 """Training: order of data, exact resume, split batches, evaluation, what is saved, faults."""
 
 import json
-import resource
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from mu0_world_model.losses import flow_time
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.presets import PRESETS
 from mu0_world_model.text import extend_tokenizer, save_tokenizer, train_tokenizer
-from mu0_world_model.training_config import RECIPES, Precision
+from mu0_world_model.training_config import RECIPES, Precision, Trained
 from mu0_world_model.training_data import own_part, step_keys, training_batches
 from mu0_world_model.training_setup import expand
 
@@ -189,38 +188,38 @@ def test_steps_that_are_not_finite_are_left_out_and_then_stop_the_run(config, mo
         done.train_step(next(batches))
 
 
-@contextmanager
-def largest_file(size):
-    """Let no file grow past a size, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_full_disk_leaves_what_was_saved_and_training_goes_on(config, tmp_path, caplog):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_leaves_what_was_saved_and_training_goes_on(
+    config, tmp_path, caplog, largest_file
+):
     whole = run(replace(config, steps=6, output=tmp_path / "whole"))
     run_until(replace(config, steps=6), 2)
-    done = trainer.Trainer(replace(config, steps=6, resume=True))
-    save = done._save
+    with ExitStack() as disk:
+        disk.enter_context(largest_file(100))
+        done = trainer.Trainer(replace(config, steps=6, resume=True))
+        take, save = done.train_step, done._save
 
-    def on_a_full_disk():
-        if done.step == 6:
-            return save()
-        with largest_file(10_000):
+        def with_room_at_the_end(items):
+            if done.step == 5:
+                disk.close()
+            return take(items)
+
+        def save_and_look():
             save()
-        for name in ("latest", "state"):
-            assert f"{config.output / name}: cannot be written" in caplog.text
-        assert json.loads((config.output / "latest" / "meta.json").read_text()) == {"step": 2}
-        checkpoint.load(config.output / "latest")
-        assert torch.load(config.output / "state" / "run.pt", weights_only=True)["step"] == 2
-        assert not list(config.output.glob(".*"))
+            if done.step == 6:
+                return
+            for name in ("latest", "state"):
+                assert f"{config.output / name}: cannot be written" in caplog.text
+            assert json.loads((config.output / "latest" / "meta.json").read_text()) == {"step": 2}
+            checkpoint.load(config.output / "latest")
+            assert torch.load(config.output / "state" / "run.pt", weights_only=True)["step"] == 2
+            assert not list(config.output.glob(".*"))
 
-    done._save = on_a_full_disk
-    done.run()
+        done.train_step, done._save = with_room_at_the_end, save_and_look
+        done.run()
     assert "training goes on" in caplog.text
+    losses = log_of(replace(config, output=tmp_path / "whole"), "loss")
+    assert log_of(config, "loss") == [*losses[:2], losses[5]]
     for name, value in whole.weights().items():
         assert torch.equal(value, done.weights()[name]), name
     with largest_file(10_000), pytest.raises(CheckpointError, match="cannot be written"):
@@ -335,6 +334,8 @@ def test_faults_of_the_command_line(golden, tmp_path, capsys, monkeypatch, fresh
     run_folder = ["--output", str(tmp_path / "run")]
     missing = error_of("--episodes", str(tmp_path / "none*"), *run_folder)
     assert "no folder matches" in missing
+    (tmp_path / "file").touch()
+    assert "the run cannot start there" in error_of(*episode, "--output", str(tmp_path / "file"))
     assert "rules: expected one of all, released, got 'x'" in error_of(
         *episode, *run_folder, "--rules", "x"
     )
@@ -345,8 +346,23 @@ def test_faults_of_the_command_line(golden, tmp_path, capsys, monkeypatch, fresh
     assert "fsdp: expected several processes with a GPU each, got 1 on cpu" in error_of(
         *episode, *run_folder, "--fsdp"
     )
-    (tmp_path / "run" / "state").mkdir()
-    assert "holds a run; add --resume" in error_of(*episode, *run_folder)
+    for name in ("state", "latest", "best"):
+        (tmp_path / "run" / name).mkdir()
+        assert "holds a run; add --resume" in error_of(*episode, *run_folder)
+        (tmp_path / "run" / name).rmdir()
+
+
+def test_what_would_stay_random_is_not_kept_fixed(config):
+    for preset, settings in (
+        ("tiny", {"trained": Trained.EXPERT}),
+        ("tiny", {"lora_rank": 8}),
+        ("peer-150m", {}),  # its configuration trains the expert alone
+    ):
+        settings = {**settings, "preset": preset}
+        with pytest.raises(ConfigError, match=r"(trained|lora_rank): expected start_from too"):
+            replace(config, **settings)
+        replace(config, **settings, start_from="any")
+    replace(config, trained=Trained.EXPERT, lora_rank=8, preset="released")
 
 
 def test_short_memory_is_told_with_what_to_lower():

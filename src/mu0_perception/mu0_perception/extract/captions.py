@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +34,8 @@ SKILLS = (
     "unknown",
 )
 EMBODIMENTS = ("human_hand", "robot_gripper", "robot_arm", "tool", "unknown")
+_MOTION_RADIUS = 1 / 50  # of the picture's width, of the disks that mark moving points
+_MIDDLE_FROM = 30  # pictures of a chunk that is shown with its middle
 
 
 class CaptionError(Mu0Error):
@@ -98,6 +101,40 @@ class Chunk:
     end_s: float
     pictures: tuple[NDArray[np.uint8], ...]
     motion: NDArray[np.bool_]
+
+
+def make_chunk(
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    stamps_s: NDArray[np.float64],
+    start: int,
+    end: int,
+    moving_uv: NDArray[np.float64],
+) -> Chunk:
+    """Return what a writer sees of a range of frames.
+
+    Args:
+        images: (T, H, W, 3) RGB of all frames.
+        stamps_s: (T,) s.
+        start: First frame.
+        end: Last frame, inclusive.
+        moving_uv: (n, 2) px in the first picture, what moves most; not finite where unknown.
+    """
+    shown = [start, end] if end - start < _MIDDLE_FROM else [start, (start + end) // 2, end]
+    pictures = tuple(np.asarray(images[i]) for i in shown)
+    height, width = pictures[0].shape[:2]
+    marks = np.zeros((height, width), np.uint8)
+    known = np.isfinite(moving_uv).all(axis=1)
+    for u, v in moving_uv[known].round().astype(int).tolist():
+        cv2.circle(marks, (u, v), round(_MOTION_RADIUS * width), 1, -1)
+    motion = marks.astype(np.bool_)
+    return Chunk(
+        start=start,
+        end=end,
+        start_s=float(stamps_s[start]),
+        end_s=float(stamps_s[end]),
+        pictures=pictures,
+        motion=motion if motion.any() else np.ones_like(motion),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

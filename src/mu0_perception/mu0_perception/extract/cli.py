@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mu0_core.config import add_arguments, from_namespace, load_yaml, to_dict
+from mu0_core.config import add_arguments, from_namespace, load_yaml
 from mu0_core.errors import Mu0Error
 from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.many import extract_all
 from mu0_perception.extract.pipeline import Result
 from mu0_perception.extract.sources import find_recordings
-from mu0_perception.extract.state import OutFolder
+from mu0_perception.extract.state import check_apart
 
 _COLUMNS = ("recording", "became", "episodes", "pictures", "points", "x real time")
 
@@ -31,24 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         base = load_yaml(ExtractConfig, given.config) if given.config else None
         config = from_namespace(ExtractConfig, given, base)
+        check_apart(given.source, given.out)
         found = find_recordings(given.source, config.source)
-        OutFolder(given.out).claim(to_dict(config))
         if given.max_recordings:
             found = found[: given.max_recordings]
-        bar = tqdm(total=len(found), unit="recording", disable=None)
-        series = extract_all(
-            found,
-            given.out,
-            config,
-            jobs=given.jobs,
-            ray_address=given.ray,
-            report=bar.set_postfix_str,
-        )
-        for result in series:
-            results.append(result)
-            bar.update()
-            tqdm.write(_line(result), file=sys.stderr)
-        bar.close()
+        with tqdm(total=len(found), unit="recording", disable=None) as bar:
+            series = extract_all(
+                found,
+                given.out,
+                config,
+                jobs=given.jobs,
+                ray_address=given.ray,
+                report=bar.set_postfix_str,
+            )
+            for result in series:
+                results.append(result)
+                bar.update()
+                tqdm.write(_line(result), file=sys.stderr)
     except Mu0Error as error:
         parser.exit(2, f"extract: {error}\n")
     except KeyboardInterrupt:
@@ -78,6 +77,7 @@ def summary(results: Sequence[Result], wall_s: float) -> dict[str, object]:
         "peak_memory_mb": round(max((r.peak_memory_mb for r in results), default=0.0)),
         "stages": {name: round(value, 2) for name, value in stages.items()},
         "failures": {r.name: r.reason for r in results if r.status == "failed"},
+        "caption_failures": {r.name: r.caption_failures for r in results if r.caption_failures},
     }
 
 
@@ -106,9 +106,14 @@ def _row(result: Result) -> tuple[str, ...]:
 
 
 def _line(result: Result) -> str:
-    """Say what became of a recording, and what was used for it."""
+    """Say what became of a recording, what was read of it, and what was used for it."""
+    details = ", ".join(
+        f"{name}: {value}"
+        for name, value in result.details.items()
+        if isinstance(value, str | int | float)
+    )
     backends = ", ".join(f"{stage}: {name}" for stage, name in result.backends.items())
-    parts = [f"{result.name}: {result.status}", result.reason, backends]
+    parts = [f"{result.name}: {result.status}", result.reason, details, backends]
     return "; ".join(part for part in parts if part)
 
 

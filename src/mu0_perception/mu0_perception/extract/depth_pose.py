@@ -6,8 +6,9 @@ all points lie one metre away, are made only when `flat` is asked for.
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,15 +18,19 @@ from numpy.typing import NDArray
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
 from mu0_core.errors import CalibrationError
+from mu0_perception.extract.frames import FrameConfig, longest_step_s
 from mu0_perception.extract.learned import DepthNetwork
 from mu0_perception.extract.odometry import Odometry, OdometryConfig
-from mu0_perception.extract.recording import Recording, Shot, SourceError
+from mu0_perception.extract.recording import LeftOutError, Recording, Shot, SourceError
 from mu0_perception.extract.resize import resized
 from mu0_perception.extract.store import PartFrames, PictureFile
 
 FloatArray = NDArray[np.float64]
 _LEAST_CONTRAST = 2.0  # grey levels
 _PLAUSIBLE_M = (0.05, 60.0)
+_CHECKED = 10  # pictures with depth whose median tells its unit
+_MOST_LOST = 0.2  # of the pictures, by odometry
+_STAMP_S = 1e-6  # by which stamps are rounded
 
 
 class DepthFrom(StrEnum):
@@ -79,41 +84,46 @@ class Placed:
     Attributes:
         frames: The pictures.
         indices: (T,) which pictures of the recording they are.
-        unreadable: Pictures that were left out.
-        backends: What gave depth and poses.
+        losses: Pictures of the part that were lost, by what.
+        backends: What gave depth, intrinsics and poses.
         figures: Numbers for the log.
     """
 
     frames: PartFrames
     indices: NDArray[np.int64]
-    unreadable: int
+    losses: dict[str, int]
     backends: dict[str, str]
     figures: dict[str, float]
 
 
 @contextlib.contextmanager
 def placed_pictures(
-    recording: Recording, indices: NDArray[np.int64], config: DepthPoseConfig, folder: Path
+    recording: Recording,
+    indices: NDArray[np.int64],
+    config: DepthPoseConfig,
+    frames: FrameConfig,
+    folder: Path,
 ) -> Iterator[Placed]:
     """Read a part of a recording onto disk and give every picture depth and a pose.
+
+    Where unreadable pictures leave a gap, the longest run beside one is kept.
 
     Args:
         recording: Where from.
         indices: (n,) rising, its pictures.
         config: Where depth and poses come from.
+        frames: What is a gap, and how many pictures are enough.
         folder: An empty folder; what is in it may be deleted afterwards.
 
     Raises:
-        SourceError: Depth or calibration is missing, or the pictures show nothing.
+        LeftOutError: Too few pictures are readable, they show nothing, or odometry lost them.
+        SourceError: Depth or calibration is missing or wrong.
     """
-    depth_from, pose_from = choose_backends(recording, config)
-    network = DepthNetwork(config.depth_model) if depth_from is DepthFrom.LEARNED else None
-    files: list[PictureFile] = []
+    reading = _Reading(recording, config, folder)
     try:
-        yield _placed(recording, indices, config, folder, files, depth_from, pose_from, network)
+        yield reading.placed(indices, frames)
     finally:
-        for file in files:
-            file.close()
+        reading.close()
 
 
 def choose_backends(recording: Recording, config: DepthPoseConfig) -> tuple[DepthFrom, PoseFrom]:
@@ -137,115 +147,225 @@ def choose_backends(recording: Recording, config: DepthPoseConfig) -> tuple[Dept
     return depth, pose
 
 
-def _placed(
-    recording: Recording,
-    indices: NDArray[np.int64],
-    config: DepthPoseConfig,
-    folder: Path,
-    files: list[PictureFile],
-    depth_from: DepthFrom,
-    pose_from: PoseFrom,
-    network: DepthNetwork | None,
-) -> Placed:
-    stamps, poses, kept = [], [], []
-    camera: Camera | None = None
-    contrast = 0.0
-    odometry = Odometry(config.odometry) if pose_from is PoseFrom.ODOMETRY else None
-    for index, shot in zip(indices, recording.shots(indices.tolist()), strict=True):
-        if shot is None:
-            continue
-        shot = resized(_with_camera(shot, config, depth_from, recording), config.max_width)
+class _Run:
+    """Collect pictures that follow each other without a gap.
+
+    Args:
+        folder: A folder of its own; is made.
+        odometry: What finds poses; None takes those of the pictures.
+    """
+
+    def __init__(self, folder: Path, odometry: Odometry | None) -> None:
+        folder.mkdir()
+        self._folder, self.odometry = folder, odometry
+        self.files: list[PictureFile] = []
+        self.indices: list[int] = []
+        self.stamps_s: list[float] = []
+        self.poses: list[FloatArray] = []
+        self.contrast = 0.0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def add(
+        self, index: int, shot: Shot, depth_m: NDArray[np.float32], T_world_camera: FloatArray
+    ) -> None:
+        """Add a picture."""
         assert shot.camera is not None
-        depth_m = _depth(shot, depth_from, network)
-        if camera is None:
-            camera = shot.camera
-            _check_depth(depth_m, recording)
-            files += [
-                PictureFile(folder / "images.raw", shot.rgb.shape, np.uint8),
-                PictureFile(folder / "depth.raw", depth_m.shape, np.float32),
+        if not self.files:
+            self.files = [
+                PictureFile(self._folder / "images.raw", shot.rgb.shape, np.uint8),
+                PictureFile(self._folder / "depth.raw", depth_m.shape, np.float32),
             ]
-        elif not _same(camera, shot.camera):
+        self.files[0].append(shot.rgb)
+        self.files[1].append(depth_m)
+        self.indices.append(index)
+        self.stamps_s.append(shot.stamp_s)
+        self.contrast = max(self.contrast, float(shot.rgb[::8, ::8].std()))
+        if self.odometry is not None:
+            T_world_camera = self.odometry.add(shot.rgb, depth_m, shot.camera)
+        self.poses.append(T_world_camera)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in self.files:
+            file.close()
+
+    def delete(self) -> None:
+        """Make room for other runs."""
+        self.close()
+        shutil.rmtree(self._folder)
+
+
+class _Reading:
+    """Read the pictures of a part."""
+
+    def __init__(self, recording: Recording, config: DepthPoseConfig, folder: Path) -> None:
+        self._recording, self._config, self._folder = recording, config, folder
+        self._depth_from, self._pose_from = choose_backends(recording, config)
+        learned = self._depth_from is DepthFrom.LEARNED
+        self._network = DepthNetwork(config.depth_model) if learned else None
+        self._runs: list[_Run] = []
+        self._n_runs = 0
+        self._camera: Camera | None = None
+        self._intrinsics = "recorded"
+        self._medians_m: list[float] = []
+
+    def placed(self, indices: NDArray[np.int64], frames: FrameConfig) -> Placed:
+        """Return the longest run of pictures."""
+        stamps = self._recording.stamps_s()[indices]
+        longest_s = max(longest_step_s(stamps, frames), float(np.diff(stamps).max(initial=0.0)))
+        readable, problem = 0, ""
+        self._recording.problem = ""  # that of an earlier part was told there
+        for index, shot in zip(indices, self._recording.shots(indices.tolist()), strict=True):
+            fault = self._fault_of(shot)
+            if shot is None or fault:
+                problem = problem or fault
+                continue
+            readable += 1
+            self._add(int(index), shot, longest_s)
+        run = max(self._runs, key=len, default=None)
+        if run is None or len(run) < frames.min_frames:
+            why = f"; what is wrong with the first: {problem}" if problem else ""
+            raise LeftOutError(
+                f"{self._recording.about.path}: of {len(indices)} pictures {readable} are "
+                f"readable, and {len(run or ())} of those follow each other, fewer than "
+                f"{frames.min_frames} (--frames.min_frames){why}"
+            )
+        losses = {
+            "unreadable_pictures": len(indices) - readable,
+            "cut_off_pictures": readable - len(run),
+        }
+        return self._finished(run, losses)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for run in self._runs:
+            run.close()
+
+    def _fault_of(self, shot: Shot | None) -> str:
+        """Say why a picture cannot be used; nothing if it can."""
+        if shot is None:
+            return self._recording.problem or "not readable"
+        if self._depth_from is DepthFrom.RECORDED:
+            if shot.depth_m is None:
+                return "it has no depth"
+            if shot.depth_m.shape != shot.rgb.shape[:2]:
+                (h, w), (H, W) = shot.depth_m.shape, shot.rgb.shape[:2]
+                return f"its depth has {w}x{h} pixels, its colour {W}x{H}"
+        if self._pose_from is PoseFrom.RECORDED and shot.T_world_camera is None:
+            return "its camera pose is not known"
+        return ""
+
+    def _add(self, index: int, shot: Shot, longest_s: float) -> None:
+        """Add a picture to the last run, or to a new one behind a gap."""
+        if self._depth_from is not DepthFrom.RECORDED:
+            shot = replace(shot, depth_m=None)
+        shot = resized(self._with_camera(shot), self._config.max_width)
+        assert shot.camera is not None
+        self._camera = self._camera or shot.camera
+        if not _same(self._camera, shot.camera):
             raise SourceError(
-                f"{recording.about.path}: intrinsics or size of pictures change at "
+                f"{self._recording.about.path}: intrinsics or size of pictures change at "
                 f"{shot.stamp_s:.3f} s; record one camera setting at a time"
             )
-        files[0].append(shot.rgb)
-        files[1].append(depth_m)
-        stamps.append(shot.stamp_s)
-        kept.append(index)
-        contrast = max(contrast, float(shot.rgb[::8, ::8].std()))
-        if odometry is not None:
-            poses.append(odometry.add(shot.rgb, depth_m, shot.camera))
-        elif pose_from is PoseFrom.RECORDED and shot.T_world_camera is not None:
-            poses.append(shot.T_world_camera)
+        depth_m = self._depth(shot)
+        if not self._runs or shot.stamp_s - self._runs[-1].stamps_s[-1] > longest_s + _STAMP_S:
+            self._begin_run()
+        pose = shot.T_world_camera if self._pose_from is PoseFrom.RECORDED else None
+        self._runs[-1].add(index, shot, depth_m, np.eye(4) if pose is None else pose)
+
+    def _begin_run(self) -> None:
+        """Begin a run; of those before, the longest stays."""
+        longest = max(self._runs, key=len, default=None)
+        for run in self._runs:
+            if run is not longest:
+                run.delete()
+        odometry = None
+        if self._pose_from is PoseFrom.ODOMETRY:
+            odometry = Odometry(self._config.odometry)
+        new = _Run(self._folder / f"run{self._n_runs}", odometry)
+        self._n_runs += 1
+        self._runs = [new] if longest is None else [longest, new]
+
+    def _with_camera(self, shot: Shot) -> Shot:
+        """Return a picture with intrinsics."""
+        if shot.camera is not None:
+            return shot
+        height, width = shot.rgb.shape[:2]
+        focal, self._intrinsics = self._config.focal_px, "given"
+        if focal is None and self._depth_from is not DepthFrom.RECORDED:
+            # Of a usual lens; depth is a guess as well.
+            focal, self._intrinsics = 1.0 * max(width, height), "guessed"
+        if focal is None:
+            raise CalibrationError(
+                f"{self._recording.about.path}: no calibration of the colour camera is recorded; "
+                "record its camera_info, or give its focal length with --place.focal_px"
+            )
+        K = np.diag([focal, focal, 1.0])
+        K[:2, 2] = 0.5 * (width - 1), 0.5 * (height - 1)
+        return replace(shot, camera=Camera(K, width, height))
+
+    def _depth(self, shot: Shot) -> NDArray[np.float32]:
+        """Return the depth (H, W) m of a picture."""
+        if self._network is not None:
+            depth_m = self._network.depth(shot.rgb)
+        elif shot.depth_m is not None:
+            depth_m = shot.depth_m
         else:
-            poses.append(np.eye(4))
-    if camera is None or len(kept) < 2:
-        raise SourceError(f"{recording.about.path}: fewer than two readable pictures in this part")
-    if contrast < _LEAST_CONTRAST:
-        raise SourceError(f"{recording.about.path}: the pictures show nothing (all of one colour)")
-    figures: dict[str, float] = {}
-    if odometry is not None:
-        poses, figures = odometry.finished()
-    frames = PartFrames(files[0], files[1], np.array(stamps), camera, np.stack(poses))
-    backends = {
-        "depth": network.name if network else depth_from.value,
-        "pose": "RGB-D odometry (corners and Open3D)" if odometry else pose_from.value,
-    }
-    return Placed(
-        frames=frames,
-        indices=np.array(kept, np.int64),
-        unreadable=len(indices) - len(kept),
-        backends=backends,
-        figures=figures,
-    )
+            depth_m = np.ones(shot.rgb.shape[:2], np.float32)  # flat was asked for
+        known = depth_m[np.isfinite(depth_m)]
+        if len(known) and len(self._medians_m) < _CHECKED:
+            self._medians_m.append(float(np.median(known)))
+            if len(self._medians_m) == _CHECKED:
+                self._check_unit()
+        return depth_m
 
+    def _check_unit(self) -> None:
+        """Refuse depth in a wrong unit; holes, or a picture close to a thing, are no fault."""
+        median = float(np.median(self._medians_m))
+        low, high = _PLAUSIBLE_M
+        if not low < median < high:
+            raise SourceError(
+                f"{self._recording.about.path}: the median depth is {median:.4g} m, so its unit "
+                "is not what its encoding says; give it with --source.depth_unit_m (0.001 for "
+                "millimetres)"
+            )
 
-def _with_camera(
-    shot: Shot, config: DepthPoseConfig, depth_from: DepthFrom, recording: Recording
-) -> Shot:
-    """Return a picture with intrinsics."""
-    if shot.camera is not None:
-        return shot
-    height, width = shot.rgb.shape[:2]
-    focal = config.focal_px
-    if focal is None and depth_from is not DepthFrom.RECORDED:
-        focal = 1.0 * max(width, height)  # of a usual lens; depth is a guess as well
-    if focal is None:
-        raise CalibrationError(
-            f"{recording.about.path}: no calibration of the colour camera is recorded; record its "
-            "camera_info, or give its focal length with --place.focal_px"
-        )
-    K = np.array([[focal, 0.0, 0.5 * (width - 1)], [0.0, focal, 0.5 * (height - 1)], [0, 0, 1.0]])
-    return Shot(
-        stamp_s=shot.stamp_s,
-        rgb=shot.rgb,
-        depth_m=shot.depth_m,
-        camera=Camera(K, width, height),
-        T_world_camera=shot.T_world_camera,
-    )
-
-
-def _depth(shot: Shot, depth_from: DepthFrom, network: DepthNetwork | None) -> NDArray[np.float32]:
-    """Return the depth (H, W) of a picture."""
-    if network is not None:
-        return network.depth(shot.rgb)
-    if depth_from is DepthFrom.FLAT or shot.depth_m is None:
-        return np.ones(shot.rgb.shape[:2], np.float32)
-    return shot.depth_m
-
-
-def _check_depth(depth_m: NDArray[np.float32], recording: Recording) -> None:
-    """Refuse depth in a wrong unit; holes alone are no fault."""
-    known = depth_m[np.isfinite(depth_m)]
-    if not len(known):
-        return
-    median = float(np.median(known))
-    low, high = _PLAUSIBLE_M
-    if not low < median < high:
-        raise SourceError(
-            f"{recording.about.path}: the median depth is {median:.4g} m, so its unit is not what "
-            "its encoding says; give it with --source.depth_unit_m (0.001 for millimetres)"
+    def _finished(self, run: _Run, losses: dict[str, int]) -> Placed:
+        """Check a run as a whole and return it."""
+        path = self._recording.about.path
+        if not self._medians_m:
+            raise LeftOutError(f"{path}: the depth of {len(run)} pictures is empty")
+        self._check_unit()
+        if run.contrast < _LEAST_CONTRAST:
+            raise LeftOutError(f"{path}: the pictures show nothing (all of one colour)")
+        poses = run.poses
+        figures: dict[str, float] = {}
+        if run.odometry is not None:
+            poses, figures = run.odometry.finished()
+            lost = int(figures["odometry_lost_pictures"])
+            losses |= {"odometry_lost_pictures": lost}
+            if lost > _MOST_LOST * len(run):
+                raise LeftOutError(
+                    f"{path}: odometry did not find the pose of {lost} of {len(run)} pictures, "
+                    f"more than {_MOST_LOST:.0%}; record the camera's TF, or say that it stood "
+                    "still with --place.pose fixed"
+                )
+        assert self._camera is not None
+        stamps_s, T_world_camera = np.array(run.stamps_s), np.stack(poses)
+        return Placed(
+            frames=PartFrames(run.files[0], run.files[1], stamps_s, self._camera, T_world_camera),
+            indices=np.array(run.indices, np.int64),
+            losses=losses,
+            backends={
+                "depth": self._network.name if self._network else self._depth_from.value,
+                "intrinsics": self._intrinsics,
+                "pose": "RGB-D odometry (corners and Open3D)"
+                if run.odometry
+                else self._pose_from.value,
+            },
+            figures=figures,
         )
 
 

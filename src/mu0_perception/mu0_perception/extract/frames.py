@@ -1,5 +1,6 @@
 """Own which pictures of a recording are used: at an even rate, in parts without gaps."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Selection:
 
     Attributes:
         parts: Indices (n,) of each part, whose stamps rise and have no gap.
-        dropped: Pictures with a stamp not after the one before, or that is not finite.
+        dropped: Pictures with a stamp that is out of order or not finite.
         gaps_s: Length of each gap that was cut at, s.
     """
 
@@ -64,18 +65,41 @@ def select_frames(stamps_s: NDArray[np.float64], config: FrameConfig) -> Selecti
     rising = rising[(times >= begin) & (times <= end)]
     chosen = rising[_nearest_to_grid(stamps_s[rising], 1.0 / config.rate_hz)]
     steps = np.diff(stamps_s[chosen])
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    gap = max(config.max_gap_s, 2.5 * usual)
-    cuts = np.flatnonzero(steps > gap) + 1
+    cuts = np.flatnonzero(steps > longest_step_s(stamps_s[chosen], config)) + 1
     parts = [p for run in np.split(chosen, cuts) for p in _pieces(run, config)]
     return Selection(parts=tuple(parts), dropped=dropped, gaps_s=tuple(steps[cuts - 1].tolist()))
 
 
+def longest_step_s(stamps_s: NDArray[np.float64], config: FrameConfig) -> float:
+    """Return the time (s) between pictures at rising stamps (n,) beyond which there is a gap."""
+    usual = float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.0
+    return max(config.max_gap_s, 2.5 * usual)
+
+
 def _rising(stamps_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the indices of pictures that are later than all before them."""
-    finite = np.where(np.isfinite(stamps_s), stamps_s, -np.inf)
-    latest = np.maximum.accumulate(np.concatenate([[-np.inf], finite]))[:-1]
-    return np.flatnonzero(finite > latest)
+    """Return the indices of the most pictures whose stamps rise: a wrong stamp costs itself only.
+
+    Of runs of one length, that with the earlier pictures.
+    """
+    finite = np.flatnonzero(np.isfinite(stamps_s))
+    times = stamps_s[finite]
+    if (np.diff(times) > 0).all():
+        return finite
+    lowest: list[float] = []  # last stamp of the best run of each length
+    ends: list[list[int]] = []  # pictures that a run of each length can end with
+    for i, time in enumerate(times.tolist()):
+        length = bisect_left(lowest, time)
+        if length == len(lowest):
+            lowest.append(time)
+            ends.append([])
+        lowest[length] = time
+        ends[length].append(i)
+    later = np.inf
+    chosen = []
+    for candidates in reversed(ends):
+        chosen.append(next(i for i in candidates if times[i] < later))
+        later = times[chosen[-1]]
+    return finite[chosen[::-1]]
 
 
 def _nearest_to_grid(times: NDArray[np.float64], period_s: float) -> NDArray[np.int64]:

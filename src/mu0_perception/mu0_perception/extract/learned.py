@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from mu0_core.errors import Mu0Error
 
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
 
 class WeightsError(Mu0Error):
     """Report a network whose weights are not on this machine."""
@@ -93,6 +95,8 @@ def load(kind: str, name: str, what: str) -> tuple[Any, Any]:
         processors = "AutoProcessor" if "ImageText" in kind else "AutoImageProcessor"
         processor = getattr(transformers, processors).from_pretrained(name, local_files_only=True)
         model = getattr(transformers, kind).from_pretrained(name, local_files_only=True)
+    except ImportError as error:
+        raise WeightsError(f"{what} {name!r}: needs a package that is absent: {error}") from error
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"{what} {name!r}: its weights are not on this machine; give a folder that holds "
@@ -103,9 +107,14 @@ def load(kind: str, name: str, what: str) -> tuple[Any, Any]:
 
 
 def is_cached(name: str) -> bool:
-    """Say whether a model is in the local cache of transformers."""
+    """Say whether a model is whole in the local cache of transformers, its weights in one file."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return False
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+    def has(file: str) -> bool:
+        return isinstance(try_to_load_from_cache(name, file), str)
+
+    settings = has("config.json") and has("preprocessor_config.json")
+    return settings and any(has(file) for file in _WEIGHTS)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,13 @@ from mu0_core.episode_statistics import acceleration
 from mu0_core.episode_writer import Recording as EpisodeRecording
 from mu0_core.episode_writer import write_episode
 from mu0_core.se3 import inverse, transform_points
-from mu0_perception.extract.captions import Captioned, Chunk, Writer, write_captions
+from mu0_perception.extract.captions import (
+    Captioned,
+    Chunk,
+    Writer,
+    make_chunk,
+    write_captions,
+)
 from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.depth_pose import Placed, placed_pictures
 from mu0_perception.extract.entities import make_finder
@@ -36,8 +41,6 @@ from mu0_perception.extract.store import PartFrames
 from mu0_perception.extract.tracks import Tracks, track
 
 Report = Callable[[str], None]
-_MOTION_RADIUS = 1 / 50  # of the picture's width, of the disks that mark moving points
-_MIDDLE_FROM = 30  # pictures of a chunk that is shown with its middle
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class PartOutcome:
         n_frames: Its pictures.
         n_points: Its points.
         duration_s: Time that it spans.
-        unreadable: Pictures left out.
+        losses: Pictures lost, by what.
         caption_failures: Why captions are missing.
         backends: What was used.
     """
@@ -74,7 +77,7 @@ class PartOutcome:
     n_frames: int
     n_points: int
     duration_s: float
-    unreadable: int
+    losses: dict[str, int]
     caption_failures: tuple[str, ...]
     backends: dict[str, str]
 
@@ -108,7 +111,9 @@ def extract_part(
     ):
         report("read")
         with clock.stage("read and place"):
-            pictures = placed_pictures(recording, indices, config.place, Path(temporary))
+            pictures = placed_pictures(
+                recording, indices, config.place, config.frames, Path(temporary)
+            )
             placed = stack.enter_context(pictures)
         return _extract(recording, placed, path, config, writer, clock, report)
 
@@ -141,7 +146,7 @@ def _extract(
         n_frames=len(frames),
         n_points=0,
         duration_s=float(frames.stamps_s[-1] - frames.stamps_s[0]),
-        unreadable=placed.unreadable,
+        losses=placed.losses,
         caption_failures=(),
         backends=backends,
     )
@@ -208,24 +213,11 @@ def _chunk(
     frames: PartFrames, uvz: NDArray[np.float64], counts: NDArray[np.bool_], start: int, end: int
 ) -> Chunk:
     """Return what a writer sees of a chunk."""
-    shown = [start, end] if end - start < _MIDDLE_FROM else [start, (start + end) // 2, end]
     both = counts[start] & counts[end]
     moved = np.linalg.norm(uvz[end, :, :2] - uvz[start, :, :2], axis=-1)
     marked = both & (moved >= np.median(moved[both])) if both.any() else counts[start]
-    height, width = frames.images.shape[1:3]
-    marks = np.zeros((height, width), np.uint8)
-    places = uvz[start, marked, :2]
-    for u, v in places[np.isfinite(places).all(axis=1)].round().astype(int).tolist():
-        cv2.circle(marks, (u, v), round(_MOTION_RADIUS * width), 1, -1)
-    motion = marks.astype(np.bool_)
-    return Chunk(
-        start=start,
-        end=end,
-        start_s=float(frames.stamps_s[start]),
-        end_s=float(frames.stamps_s[end]),
-        pictures=tuple(frames.images[i] for i in shown),
-        motion=motion if motion.any() else np.ones_like(motion),
-    )
+    images = cast(NDArray[np.uint8], frames.images)
+    return make_chunk(images, frames.stamps_s, start, end, uvz[start, marked, :2])
 
 
 def _write(
@@ -258,7 +250,7 @@ def _write(
         "config": to_dict(config),
         "points": point_records(tracks, robot),
         "figures": {
-            "unreadable_pictures": placed.unreadable,
+            **placed.losses,
             **placed.figures,
             **{f"{name}_cpu_s": round(s, 3) for name, s in clock.seconds.items()},
         },

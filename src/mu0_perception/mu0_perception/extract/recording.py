@@ -22,6 +22,10 @@ class SourceError(Mu0Error):
     """Report a recording that cannot be read, or lacks what is needed."""
 
 
+class LeftOutError(SourceError):
+    """Report a part of a recording that gives no sound episode; its other parts may."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shot:
     """Hold one picture of a recording.
@@ -105,9 +109,16 @@ class About:
 
 
 class Recording(Protocol):
-    """Give the pictures of one camera in one recording."""
+    """Give the pictures of one camera in one recording.
+
+    Attributes:
+        about: What it is.
+        problem: What was wrong with the first picture that could not be read since this was set
+            to "".
+    """
 
     about: About
+    problem: str
 
     def stamps_s(self) -> FloatArray:
         """Return when each usable picture was taken (n,), in the order they are stored."""

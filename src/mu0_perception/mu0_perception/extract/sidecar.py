@@ -29,7 +29,9 @@ SIDECAR_VERSION = 1
 def write_sidecar(folder: Path, content: dict[str, Any]) -> None:
     """Write the file into the folder of an episode."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    (folder / SIDECAR_FILE).write_text(text + "\n", "utf-8")
+    temporary = folder / f"{SIDECAR_FILE}.tmp"
+    temporary.write_text(text + "\n", "utf-8")
+    temporary.replace(folder / SIDECAR_FILE)
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +61,7 @@ class OutFolder:
         """
         file = self._own / "config.json"
         if not file.exists():
-            _write_json(file, config)
+            write_json(file, config)
             return
         known = json.loads(file.read_text("utf-8"))
         different = sorted(_differences(known, config))
@@ -81,11 +83,11 @@ class OutFolder:
 
     def remember(self, name: str, state: RecordState) -> None:
         """Write down what became of a recording."""
-        _write_json(self._file(name), asdict(state))
+        write_json(self._file(name), asdict(state))
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Keep others away from a recording.
+        """Keep others away from a recording; what a killed process left of it is deleted.
 
         Raises:
             Mu0Error: Another process is at it.
@@ -97,14 +99,47 @@ class OutFolder:
                 raise Mu0Error(
                     f"{name}: another process is extracting it into {self.path}"
                 ) from error
-            yield
+            self._tidy(name)
+            try:
+                yield
+            finally:
+                self._tidy(name)
 
-    def work_folder(self) -> Path:
-        """Return where pictures may be kept while they are worked on."""
-        return self._own
+    def work_folder(self, name: str) -> Path:
+        """Return where pictures of a locked recording may be kept while they are worked on."""
+        folder = self._own / f"{name}.work"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove_episode(self, name: str) -> None:
+        """Delete an episode, if it is there."""
+        if (self.path / name).exists():
+            shutil.rmtree(self.path / name)
+
+    def _tidy(self, name: str) -> None:
+        """Delete pictures that were worked on, and episodes that were being written."""
+        shutil.rmtree(self._own / f"{name}.work", ignore_errors=True)
+        unfinished = re.compile(rf"\.{re.escape(name)}(_part\d+)?\.\w{{8}}")  # of write_episode
+        for folder in self.path.iterdir():
+            if unfinished.fullmatch(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
         return self._own / f"{name}.json"
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse an output folder that could replace its own source, or be taken for one later.
+
+    Raises:
+        ConfigError: One of the two is the other, or lies inside of it.
+    """
+    source, out = source.resolve(), out.resolve()
+    if source.is_relative_to(out) or out.is_relative_to(source):
+        raise ConfigError(
+            f"{out}: the recordings at {source} are not apart from it; choose a folder beside "
+            "them, so that no recording is replaced"
+        )
 
 
 def fingerprint(path: Path) -> str:
@@ -124,7 +159,8 @@ def _differences(known: Any, asked: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {known!r} there, {asked!r} asked for"
 
 
-def _write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: Any) -> None:
+    """Write a file, whole or not at all."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     temporary.replace(file)

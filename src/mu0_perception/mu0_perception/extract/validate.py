@@ -20,7 +20,13 @@ def episodes_at(path: Path) -> list[Path]:
     """Return the episode at a path, or those in the folders below it."""
     if (path / "images.npy").exists() or not path.is_dir():
         return [path]
-    return sorted(p.parent for p in path.rglob("images.npy") if not p.parent.name.startswith("."))
+    folders = (p.parent for p in path.rglob("images.npy"))
+    # A leading dot, of any folder above, marks what is not finished.
+    return sorted(
+        folder
+        for folder in folders
+        if not any(part.startswith(".") for part in folder.relative_to(path).parts)
+    )
 
 
 def faults_of(path: Path) -> list[Fault]:
@@ -28,11 +34,10 @@ def faults_of(path: Path) -> list[Fault]:
     faults = validate_episode(path)
     try:
         sidecar = read_sidecar(path)
-    except ValueError as error:
-        return [*faults, Fault("sidecar", f"not readable: {error}", SIDECAR_FILE)]
-    if sidecar:
-        faults += [Fault("sidecar", text, SIDECAR_FILE) for text in _sidecar_faults(path, sidecar)]
-    return faults
+        texts = _sidecar_faults(path, sidecar) if sidecar else []
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        texts = [f"not readable, or not with the arrays beside it: {error!r}"]
+    return faults + [Fault("sidecar", text, SIDECAR_FILE) for text in texts]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

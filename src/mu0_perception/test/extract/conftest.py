@@ -176,6 +176,17 @@ def _write_bag(path, film, *, storage, compressed, without, skip, encoding, robo
 
 
 @pytest.fixture
+def bag_maker(tmp_path):
+    """Make writers of bags whose topics a test chooses."""
+
+    def make(name="bag"):
+        (tmp_path / "recordings").mkdir(exist_ok=True)
+        return BagMaker(tmp_path / "recordings" / name, StoragePlugin.MCAP)
+
+    return make
+
+
+@pytest.fixture
 def bag(tmp_path):
     def make(
         film,

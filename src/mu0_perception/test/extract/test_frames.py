@@ -46,6 +46,22 @@ def test_doubled_and_backward_stamps_are_dropped():
     assert selection.dropped == 3
 
 
+@pytest.mark.parametrize("wrong", [1e9, -1e9, 100.0])
+@pytest.mark.parametrize("at", [1, 10, 19])
+def test_a_wrong_stamp_costs_its_picture_only(wrong, at):
+    stamps = 5.0 + 0.1 * np.arange(20)
+    stamps[at] = wrong
+    (part,) = select_frames(stamps, SHORT).parts
+    assert part.tolist() == [i for i in range(20) if i != at]
+
+
+def test_of_a_clock_that_was_set_back_the_longer_side_stays():
+    stamps = np.concatenate([50.0 + 0.1 * np.arange(10), 0.1 * np.arange(30)])
+    selection = select_frames(stamps, SHORT)
+    assert selection.parts[0].tolist() == list(range(10, 40))
+    assert selection.dropped == 10
+
+
 def test_a_long_recording_becomes_parts_of_nearly_equal_length():
     selection = select_frames(np.arange(1000) * 0.1, FrameConfig(max_frames=400))
     assert [len(p) for p in selection.parts] == [334, 333, 333]

@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from mu0_core.errors import CalibrationError, ConfigError
+from mu0_core.errors import CalibrationError, ConfigError, Mu0Error
 from mu0_core.se3 import inverse
 from mu0_perception.extract.recording import SourceError
 from mu0_perception.extract.sources import SourceConfig, find_recordings, open_recording
@@ -59,13 +59,64 @@ def test_a_bag_knows_the_frames_of_its_robot(film, bag):
     assert np.allclose(poses["hand"], film.T_world_moved)
 
 
-def test_a_gap_in_tf_costs_that_gap_only(film, bag):
-    film = film(4)
-    film.T_world_camera = film.T_world_camera.copy()
-    recording = opened(bag(film), max_tf_gap_s=0.05)
-    assert all(shot is not None for shot in shots(recording))
-    stamps = np.array([1.05])
-    assert np.isnan(recording._tree.lookup("world", "camera_optical", stamps)).all()
+def colour_bag(maker, film, transforms):
+    """Write colour pictures and rows of (topic, stamp, parent, child, transform)."""
+    with maker.writer:
+        for topic, stamp, parent, child, T in transforms:
+            maker.transform(topic, parent, child, T, stamp)
+        for rgb, stamp in zip(film.rgb, film.stamps_s, strict=True):
+            maker.image("/camera/color/image_raw", rgb, "rgb8", stamp)
+    return maker.writer.path
+
+
+def test_a_gap_in_tf_costs_that_gap_only(film, bag_maker):
+    film = film(8)
+    transforms = [
+        ("/tf", stamp, "world", "camera_optical", T)
+        for stamp, T in zip(film.stamps_s, film.T_world_camera, strict=True)
+        if not 1.25 < stamp < 1.55
+    ]
+    recording = opened(colour_bag(bag_maker(), film, transforms), max_tf_gap_s=0.25)
+    there = [shot is not None for shot in shots(recording)]
+    assert there == [True, True, True, False, False, False, True, True]
+    assert "no transform" in recording.problem
+
+
+def test_a_camera_with_the_tf_of_its_driver_only_has_no_poses(film, bag_maker):
+    film = film(2)
+    rows = [("/tf_static", 1.0, "camera_link", "camera_optical", film.T_world_camera[0])]
+    recording = opened(colour_bag(bag_maker(), film, rows))
+    assert not recording.about.has_pose and recording.frame_poses(film.stamps_s) == {}
+    assert recording.about.details["fixed_frame"] is None
+    assert "in a hand" in recording.about.details["fixed_frame_why"]
+    assert shots(recording)[0].T_world_camera is None
+    asked = opened(recording.about.path, fixed_frame="/camera_link")
+    assert asked.about.has_pose
+    assert np.allclose(shots(asked)[0].T_world_camera, film.T_world_camera[0])
+
+
+def test_a_camera_beside_an_arm_has_the_pose_of_its_calibration(film, bag_maker):
+    film = film(3)
+    rows = [("/tf_static", 1.0, "base_link", "camera_optical", film.T_world_camera[0])]
+    rows += [
+        ("/tf", stamp, "base_link", "hand", T)
+        for stamp, T in zip(film.stamps_s, film.T_world_moved, strict=True)
+    ]
+    recording = opened(colour_bag(bag_maker(), film, rows))
+    assert recording.about.details["fixed_frame"] == "base_link"
+    assert np.allclose(shots(recording)[2].T_world_camera, film.T_world_camera[0])
+    assert list(recording.frame_poses(film.stamps_s)) == ["hand"]
+
+
+def test_frames_that_are_not_connected_are_refused_at_once(film, bag_maker):
+    film = film(1)
+    rows = [
+        ("/tf_static", 1.0, "camera_link", "camera_optical", np.eye(4)),
+        ("/tf_static", 1.0, "base_link", "hand", np.eye(4)),
+    ]
+    path = colour_bag(bag_maker(), film, rows)
+    with pytest.raises(Mu0Error, match="not connected"):
+        opened(path, fixed_frame="base_link")
 
 
 def test_a_bag_without_depth_or_tf_is_still_pictures(film, bag):

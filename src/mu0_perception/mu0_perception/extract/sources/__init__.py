@@ -2,7 +2,9 @@
 
 A source module has NAME; `matches(path)`, whether a path is one of its recordings or a data set of
 several; `find(path, config)`, which names the recordings there without opening them; and
-`open_recording(found, config)`. To add a source, add a file.
+`open_recording(found, config)`. Where a recording is not all that lies at its path, the module
+also has `stamp(found, config)`, a text that changes when the recording does. To add a source, add
+a file.
 """
 
 import importlib
@@ -16,6 +18,7 @@ from types import ModuleType
 from mu0_core.config import option, validate
 from mu0_core.errors import ConfigError, unknown_name_message
 from mu0_perception.extract.recording import Found, Recording, SourceError
+from mu0_perception.extract.state import fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,9 @@ class SourceConfig:
     info_topic: str = option("", description="CameraInfo topic of the colour; empty: beside it")
     camera_frame: str = option("", description="Optical frame; empty: the pictures' frame_id")
     fixed_frame: str = option(
-        "", description="Frame that does not move; empty: odom, world or the root of the tree"
+        "",
+        description="Frame that does not move; empty: odom, world, map, or the root of a robot "
+        "that stands",
     )
     depth_unit_m: float | None = option(
         None,
@@ -73,6 +78,7 @@ def find_recordings(path: Path, config: SourceConfig) -> list[Found]:
         raise ConfigError(f"source.kind: {unknown_name_message('source', config.kind, modules)}")
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
+    path = path.absolute()  # it is kept, and may be read from elsewhere
     wanted = [modules[config.kind]] if config.kind else list(modules.values())
     found = [r for module, at in _walk(path, wanted) for r in module.find(at, config)]
     if not found:
@@ -89,6 +95,19 @@ def open_recording(found: Found, config: SourceConfig) -> Recording:
     """
     recording: Recording = source_modules()[found.source].open_recording(found, config)
     return recording
+
+
+def recording_stamp(found: Found, config: SourceConfig) -> str:
+    """Return a text that changes when a recording does.
+
+    Raises:
+        SourceError: Its files are not there, or it does not say where they are.
+    """
+    own = getattr(source_modules()[found.source], "stamp", None)
+    try:
+        return str(own(found, config)) if own else fingerprint(found.path)
+    except OSError as error:
+        raise SourceError(f"{found.path}: not readable: {error}") from error
 
 
 def _with_unique_names(found: list[Found], root: Path) -> list[Found]:
@@ -108,10 +127,21 @@ def _with_unique_names(found: list[Found], root: Path) -> list[Found]:
 def _walk(path: Path, modules: list[ModuleType]) -> Iterator[tuple[ModuleType, Path]]:
     """Find what the sources know, without looking inside of it."""
     for module in modules:
-        if module.matches(path):
+        if _matches(module, path):
             yield module, path
             return
     if path.is_dir():
-        for child in sorted(path.iterdir()):
+        try:
+            children = sorted(path.iterdir())
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be looked into: {error}") from error
+        for child in children:
             if not child.name.startswith("."):
                 yield from _walk(child, modules)
+
+
+def _matches(module: ModuleType, path: Path) -> bool:
+    try:
+        return bool(module.matches(path))
+    except OSError:  # such as a link that leads nowhere
+        return False

@@ -48,6 +48,12 @@ class Lens:
         return np.where(moved > 0.0, moved, np.float32(np.nan)).astype(np.float32)
 
 
+def picture_size(info: Any) -> tuple[int, int]:
+    """Return (width, height) of the pictures that a CameraInfo is of: its region, binned."""
+    region = info.roi if info.roi.width and info.roi.height else info
+    return region.width // max(info.binning_x, 1), region.height // max(info.binning_y, 1)
+
+
 def lens_of(info: Any, *, rectified: bool, name: str) -> Lens:
     """Return the lens of a sensor_msgs CameraInfo, binning and region of interest included.
 

@@ -61,7 +61,11 @@ def picture_of(
     """
     if not hasattr(message, "encoding"):
         data = bytes(message.data)
-        return decode_depth(data, message.format) if depth else decode_colour(data)
+        if not depth:
+            return decode_colour(data)
+        metres = decode_depth(data, message.format)
+        usual_m = 0.001 if message.format.startswith("16UC1") else 1.0
+        return metres if depth_unit_m is None else metres * np.float32(depth_unit_m / usual_m)
     if depth:
         return _depth(message, depth_unit_m)
     encoding = message.encoding

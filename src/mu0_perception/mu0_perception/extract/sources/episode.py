@@ -49,6 +49,8 @@ class EpisodeSource:
         SourceError: It is no whole episode.
     """
 
+    problem = ""
+
     def __init__(self, found: Found, config: SourceConfig) -> None:
         try:
             self._episode: Episode = read_episode(found.path)

@@ -4,9 +4,11 @@ Version 2.1 has a parquet file and a video for each episode; version 3 joins man
 files, and its metadata say where each begins. Depth is not part of either.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from mu0_perception.extract.recording import (
 )
 from mu0_perception.extract.sources import SourceConfig
 from mu0_perception.extract.sources.video import video_pictures, video_stamps
+from mu0_perception.extract.state import fingerprint
 
 NAME = "lerobot"
 _INFO = "meta/info.json"
@@ -33,22 +36,37 @@ def matches(path: Path) -> bool:
 
 
 def find(path: Path, config: SourceConfig) -> list[Found]:
-    """Name all episodes of a data set."""
-    rows = _episode_rows(path, _info(path))
+    """Name all episodes of a data set; one that is broken is named as a whole."""
+    try:
+        rows = _data_set(path).rows
+    except SourceError:  # is said when it is opened: others beside it are extracted
+        return [Found(name=path.name, path=path, source=NAME)]
     return [
-        Found(
-            name=f"{path.name}_episode_{row['episode_index']:06d}",
-            path=path,
-            source=NAME,
-            key=str(row["episode_index"]),
-        )
-        for row in rows
+        Found(name=f"{path.name}_episode_{index:06d}", path=path, source=NAME, key=str(index))
+        for index in rows
     ]
+
+
+def stamp(found: Found, config: SourceConfig) -> str:
+    """Return a text that changes with an episode's video and metadata, but not with others'."""
+    data = _data_set(found.path)
+    row = _row(data, found)
+    clip = _clip(found.path, data.info, row, _camera_key(data.info, config, found.path))
+    told = repr((data.info["fps"], sorted(row.items())))
+    return f"{fingerprint(clip.path)}, {hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def open_recording(found: Found, config: SourceConfig) -> Recording:
     """Open one episode of a data set."""
     return LeRobotEpisode(found, config)
+
+
+@dataclass(frozen=True, slots=True)
+class _DataSet:
+    """Hold what a data set says of itself, and of each episode by its number."""
+
+    info: dict[str, Any]
+    rows: dict[int, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +90,9 @@ class LeRobotEpisode:
     """
 
     def __init__(self, found: Found, config: SourceConfig) -> None:
-        info = _info(found.path)
-        row = next(
-            r for r in _episode_rows(found.path, info) if str(r["episode_index"]) == found.key
-        )
+        self.problem = ""
+        data = _data_set(found.path)
+        info, row = data.info, _row(data, found)
         camera = _camera_key(info, config, found.path)
         self._clip = _clip(found.path, info, row, camera)
         stamps = video_stamps(self._clip.path)
@@ -103,7 +120,7 @@ class LeRobotEpisode:
     def shots(self, indices: Sequence[int]) -> Iterator[Shot | None]:
         """Decode pictures."""
         stamps = self._video_stamps[list(indices)]
-        pictures = video_pictures(self._clip.path, stamps)
+        pictures = video_pictures(self._clip.path, stamps, self._note)
         for stamp, rgb in zip(stamps - self._clip.start_s, pictures, strict=True):
             yield None if rgb is None else Shot(stamp_s=float(stamp), rgb=rgb)
 
@@ -111,12 +128,37 @@ class LeRobotEpisode:
         """Return nothing: joints without a description say nothing of poses."""
         return {}
 
+    def _note(self, problem: str) -> None:
+        self.problem = self.problem or problem
+
+
+def _data_set(path: Path) -> _DataSet:
+    """Read the metadata of a data set, once for as long as they stay as they are."""
+    return _read(path, fingerprint(path / "meta"))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, meta_stamp: str) -> _DataSet:
+    info = _info(path)
+    try:
+        rows = {int(row["episode_index"]): row for row in _episode_rows(path, info)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{path}: metadata of episodes not readable: {error!r}") from error
+    return _DataSet(info, rows)
+
+
+def _row(data: _DataSet, found: Found) -> dict[str, Any]:
+    row = data.rows.get(int(found.key)) if found.key else None
+    if row is None:
+        raise SourceError(f"{found.path}: has no episode {found.key!r}")
+    return row
+
 
 def _info(path: Path) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads((path / _INFO).read_text("utf-8"))
         version = str(info["codebase_version"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path / _INFO}: not readable: {error!r}") from error
     if not version.startswith(("v2.1", "v2.0", "v3")):
         raise SourceError(f"{path}: LeRobot data set of version {version}, expected v2.1 or v3.0")

@@ -28,12 +28,11 @@ from mu0_perception.extract.sources import SourceConfig
 from mu0_perception.extract.sources._calibration import Lens, lens_of
 from mu0_perception.extract.sources._images import picture_of, stamp_of
 from mu0_perception.extract.sources._topics import choose_topics
-from mu0_perception.extract.transforms import TransformTree
+from mu0_perception.extract.transforms import TransformTree, find_fixed_frame
 
 NAME = "rosbag2"
 
 _TF_TYPES = {"/tf": False, "/tf_static": True}
-_FIXED_FRAMES = ("odom", "world", "map")
 
 
 def matches(path: Path) -> bool:
@@ -68,11 +67,12 @@ class BagRecording:
     def __init__(self, found: Found, config: SourceConfig) -> None:
         path = found.path
         self._path, self._config = path, config
+        self.problem = ""
         with self._open() as reader:
             self._topics = choose_topics(reader, config, path)
             self._index(reader)
         self._lens = self._make_lens()
-        self._fixed_frame = self._find_fixed_frame()
+        self._fixed_frame, fixed_why = self._find_fixed_frame()
         topics = self._topics
         self.about = About(
             name=found.name,
@@ -86,14 +86,22 @@ class BagRecording:
                 "color_topic": topics.color.topic,
                 "depth_topic": topics.depth.topic if topics.depth else None,
                 "info_topic": topics.info.topic if topics.info else None,
+                "other_info_topics": list(topics.other_infos),
                 "camera_frame": self._camera_frame,
                 "fixed_frame": self._fixed_frame,
+                "fixed_frame_why": fixed_why,
             },
         )
 
     def stamps_s(self) -> FloatArray:
-        """Return the stamps of the colour pictures; NaN where there is no depth with them."""
-        return np.where(self._depth_of >= 0, self._color_s, np.nan)
+        """Return the stamps of the colour pictures; NaN where depth or pose is missing."""
+        usable = self._depth_of >= 0
+        if self._fixed_frame is not None:
+            T = self._tree.lookup(self._fixed_frame, self._camera_frame, self._color_s)
+            posed = np.isfinite(T).all(axis=(1, 2))
+            if posed.any():  # else the pictures say what is wrong with them
+                usable = usable & posed
+        return np.where(usable, self._color_s, np.nan)
 
     def shots(self, indices: Sequence[int]) -> Iterator[Shot | None]:
         """Read pictures; depth that came a little before or after its colour is waited for."""
@@ -190,24 +198,27 @@ class BagRecording:
     def _make_lens(self) -> Lens | None:
         if self._info is None:
             return None
-        rectified = "rect" in self._topics.color.topic.rsplit("/", 1)[-1]
-        return lens_of(self._info, rectified=rectified, name=f"{self._path}: camera_info")
+        name = f"{self._path}: camera_info"
+        return lens_of(self._info, rectified=self._topics.rectified, name=name)
 
-    def _find_fixed_frame(self) -> str | None:
-        """Choose the frame that poses are given in; None if the camera is in no tree."""
-        asked = self._config.fixed_frame
+    def _find_fixed_frame(self) -> tuple[str | None, str]:
+        """Choose the frame that poses are given in; None if there is none; and why."""
+        asked = self._config.fixed_frame.strip("/")
+        self._camera_frame = self._camera_frame.strip("/")
         known = self._tree.frames()
-        for frame in (asked, self._config.camera_frame):
-            if frame and frame.strip("/") not in known:
+        named = asked or self._config.camera_frame
+        for frame in (asked, self._camera_frame if named else ""):
+            if frame and frame not in known:
                 raise SourceError(
                     f"{self._path}: frame {frame!r} is not in its TF; known are "
                     + (", ".join(sorted(known)) or "none")
                 )
-        self._camera_frame = self._camera_frame.strip("/")
+        if asked:
+            self._tree.lookup(asked, self._camera_frame, np.zeros(0))  # are they connected?
+            return asked, "asked for"
         if self._camera_frame not in known:
-            return None
-        chain = self._tree.ancestors(self._camera_frame)
-        return asked or next((f for f in _FIXED_FRAMES if f in chain), chain[-1])
+            return None, f"{self._camera_frame!r} is not in TF"
+        return find_fixed_frame(self._tree, self._camera_frame)
 
     def _poses(self, stamps_s: FloatArray) -> list[FloatArray | None]:
         if self._fixed_frame is None:
@@ -267,28 +278,47 @@ class BagRecording:
         try:
             message = reader.deserialize(raw, connection.msgtype)
             return picture_of(message, depth=is_depth, depth_unit_m=unit_m)
-        except Exception:  # one broken picture costs that picture only
+        except Exception as error:  # one broken picture costs that picture only
+            self._note(f"{connection.topic}: {error}")
             return None
 
+    def _note(self, problem: str) -> None:
+        """Keep what was wrong with the first picture that is lost."""
+        self.problem = self.problem or problem
+
     def _shot(
-        self, index: int, rgb: Any | None, depth: Any | None, T_world_camera: FloatArray | None
+        self, index: int, rgb: Any, depth: Any, T_world_camera: FloatArray | None
     ) -> Shot | None:
-        if rgb is None or (self._topics.depth is not None and depth is None):
-            return None
-        if self._fixed_frame is not None and T_world_camera is None:
-            return None  # a gap in TF
-        lens = self._lens
-        if lens is not None and rgb.shape[:2] != (lens.camera.height, lens.camera.width):
-            return None
-        if depth is not None and depth.shape != rgb.shape[:2]:
+        """Join what belongs to a picture; None, and a note, where something is wrong with it."""
+        stamp_s, lens = float(self._color_s[index]), self._lens
+        problem = self._problem_of(rgb, depth, T_world_camera, stamp_s)
+        if problem is not None:
+            self._note(problem)
             return None
         return Shot(
-            stamp_s=float(self._color_s[index]),
+            stamp_s=stamp_s,
             rgb=lens.straight(rgb) if lens else rgb,
             depth_m=lens.straight_depth(depth) if lens and depth is not None else depth,
             camera=lens.camera if lens else None,
             T_world_camera=T_world_camera,
         )
+
+    def _problem_of(
+        self, rgb: Any, depth: Any, T_world_camera: FloatArray | None, stamp_s: float
+    ) -> str | None:
+        """Say what makes a picture useless."""
+        if rgb is None or (self._topics.depth is not None and depth is None):
+            return f"{self._topics.color.topic}: no picture or no depth at {stamp_s:.3f} s"
+        if self._fixed_frame is not None and T_world_camera is None:
+            frames = f"{self._camera_frame!r} to {self._fixed_frame!r}"
+            return f"no transform from {frames} at {stamp_s:.3f} s"
+        (height, width), lens = rgb.shape[:2], self._lens
+        pictures = f"{self._topics.color.topic}: pictures have {width}x{height} pixels"
+        if lens is not None and (width, height) != (lens.camera.width, lens.camera.height):
+            return f"{pictures}, their CameraInfo has {lens.camera.width}x{lens.camera.height}"
+        if depth is not None and depth.shape != rgb.shape[:2]:
+            return f"{pictures}, their depth has {depth.shape[1]}x{depth.shape[0]}"
+        return None
 
 
 def _columns(rows: list[tuple[float, int]]) -> tuple[FloatArray, NDArray[np.int64]]:

@@ -5,14 +5,16 @@ their unit must then be given.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mu0_core.errors import ShapeError
 from mu0_perception.extract.recording import (
     About,
     FloatArray,
@@ -60,6 +62,7 @@ class VideoRecording:
     """
 
     def __init__(self, found: Found, config: SourceConfig) -> None:
+        self.problem = ""
         self._path = found.path
         self._stamps = video_stamps(found.path)
         texts = (config.instruction,) if config.instruction else ()
@@ -72,12 +75,16 @@ class VideoRecording:
     def shots(self, indices: Sequence[int]) -> Iterator[Shot | None]:
         """Decode pictures; what is damaged in the file is left out."""
         stamps = self._stamps[list(indices)]
-        for stamp, rgb in zip(stamps, video_pictures(self._path, stamps), strict=True):
+        pictures = video_pictures(self._path, stamps, self._note)
+        for stamp, rgb in zip(stamps, pictures, strict=True):
             yield None if rgb is None else Shot(stamp_s=float(stamp), rgb=rgb)
 
     def frame_poses(self, stamps_s: FloatArray) -> dict[str, FloatArray]:
         """Return nothing: a video knows no robot."""
         return {}
+
+    def _note(self, problem: str) -> None:
+        self.problem = self.problem or problem
 
 
 class FrameFolder:
@@ -92,6 +99,7 @@ class FrameFolder:
     """
 
     def __init__(self, found: Found, config: SourceConfig) -> None:
+        self.problem = ""
         self._files = _frame_files(found.path)
         self._period_s = 1.0 / config.folder_rate_hz
         self._unit_m = config.depth_unit_m
@@ -118,26 +126,18 @@ class FrameFolder:
     def shots(self, indices: Sequence[int]) -> Iterator[Shot | None]:
         """Read pictures."""
         for index in indices:
-            bgr = cv2.imread(str(self._files[index]), cv2.IMREAD_COLOR)
-            if bgr is None:
+            try:
+                rgb = _colour_of(self._files[index])
+                depth_m = _depth_of(self._depth[index], self._unit_m) if self._depth else None
+            except ShapeError as error:
+                self.problem = self.problem or str(error)
                 yield None
                 continue
-            yield Shot(
-                stamp_s=index * self._period_s,
-                rgb=np.ascontiguousarray(bgr[..., ::-1], np.uint8),
-                depth_m=self._depth_of(index) if self._depth else None,
-            )
+            yield Shot(stamp_s=index * self._period_s, rgb=rgb, depth_m=depth_m)
 
     def frame_poses(self, stamps_s: FloatArray) -> dict[str, FloatArray]:
         """Return nothing: frames know no robot."""
         return {}
-
-    def _depth_of(self, index: int) -> NDArray[np.float32] | None:
-        raw = cv2.imread(str(self._depth[index]), cv2.IMREAD_UNCHANGED)
-        if raw is None or raw.ndim != 2:
-            return None
-        metres = raw.astype(np.float32) * np.float32(self._unit_m)
-        return np.where(metres > 0.0, metres, np.float32(np.nan)).astype(np.float32)
 
 
 def video_stamps(path: Path) -> FloatArray:
@@ -158,12 +158,15 @@ def video_stamps(path: Path) -> FloatArray:
     return np.unique(np.array(times)).astype(np.float64)
 
 
-def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint8] | None]:
+def video_pictures(
+    path: Path, stamps_s: FloatArray, tell: Callable[[str], None] = lambda problem: None
+) -> Iterator[NDArray[np.uint8] | None]:
     """Decode the pictures (H, W, 3) of a video at rising times; None where there is none.
 
     Args:
         path: The video.
         stamps_s: (n,) s, as `video_stamps` has them.
+        tell: Is told what is wrong with the video.
     """
     stamps = [float(s) for s in stamps_s]
     if not stamps:
@@ -173,13 +176,14 @@ def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            stream.thread_type = "SLICE"  # of frames decoded beside each other, faults come late
             if stamps[0] > 1.0:  # to the key picture before
                 container.seek(
                     int((stamps[0] - 0.5) / float(stream.time_base or 1.0)), stream=stream
                 )
-            for frame in container.decode(stream):
+            for frame in _decoded(container, stream, tell):
                 while next_wanted < len(stamps) and frame.time > stamps[next_wanted] + tolerance:
+                    tell(f"{path}: no picture at {stamps[next_wanted]:.3f} s")
                     next_wanted += 1
                     yield None
                 if next_wanted == len(stamps):
@@ -187,9 +191,42 @@ def video_pictures(path: Path, stamps_s: FloatArray) -> Iterator[NDArray[np.uint
                 if abs(frame.time - stamps[next_wanted]) <= tolerance:
                     next_wanted += 1
                     yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    except (av.FFmpegError, OSError):
-        pass  # damaged from here on
+    except (av.FFmpegError, OSError) as error:  # damaged from here on
+        tell(f"{path}: {error}")
+    if next_wanted < len(stamps):
+        tell(f"{path}: ends before {stamps[next_wanted]:.3f} s")
     yield from [None] * (len(stamps) - next_wanted)
+
+
+def _decoded(container: Any, stream: Any, tell: Callable[[str], None]) -> Iterator[av.VideoFrame]:
+    """Decode packet by packet: a broken one costs the pictures in it only."""
+    for packet in container.demux(stream):
+        try:
+            yield from (frame for frame in packet.decode() if frame.time is not None)
+        except av.FFmpegError as error:
+            tell(f"{container.name}: {error}")
+
+
+def _colour_of(file: Path) -> NDArray[np.uint8]:
+    """Read a picture (H, W, 3)."""
+    bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ShapeError(f"{file}: not readable as a picture")
+    return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+
+
+def _depth_of(file: Path, unit_m: float | None) -> NDArray[np.float32]:
+    """Read a depth picture (H, W) in m, NaN = none."""
+    raw = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise ShapeError(f"{file}: not readable as a depth picture")
+    if raw.ndim != 2 or raw.dtype != np.uint16:
+        raise ShapeError(
+            f"{file}: expected a depth picture of one channel with 16 bits, got {raw.shape} "
+            f"{raw.dtype}"
+        )
+    metres = raw.astype(np.float32) * np.float32(unit_m)
+    return np.where(metres > 0.0, metres, np.float32(np.nan)).astype(np.float32)
 
 
 def _frame_files(folder: Path) -> list[Path]:
