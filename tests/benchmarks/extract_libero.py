@@ -12,6 +12,7 @@ from mu0_core.benchmark import FRONT
 from mu0_core.episode_captions import Caption
 from mu0_core.episode_writer import EpisodeOptions, write_episode
 from mu0_core.errors import Mu0Error
+from mu0_core.se3 import make_transform
 from mu0_sim.cameras import CameraFrame, DepthSensor
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
 from mu0_sim.libero.drivers import ScriptedDriver
@@ -65,8 +66,7 @@ class Watched:
         self.cameras.append(environment.T_world_camera)
         self.depth_m.append(seen.depth_m)
         self.bodies.append(self._body_of_each_pixel())
-        poses = [(self._data.xmat[i], self._data.xpos[i]) for i in range(self._model.nbody)]
-        self.poses.append([_transform(R.reshape(3, 3), p) for R, p in poses])
+        self.poses.append(make_transform(self._data.xmat.reshape(-1, 3, 3), self._data.xpos))
         return CameraFrame(
             rgb=seen.pictures[FRONT],
             depth_m=self._sensor.degrade(seen.depth_m, self._rng),
@@ -103,12 +103,6 @@ class Watched:
         kinds, ids = drawn[..., 0], drawn[..., 1]
         is_geom = (kinds == int(mujoco.mjtObj.mjOBJ_GEOM)) & (ids >= 0)
         return np.where(is_geom, self._model.geom_bodyid[np.maximum(ids, 0)], -1)
-
-
-def _transform(R, p):
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = R, p
-    return T
 
 
 def record_libero(case, out):

@@ -53,6 +53,8 @@ def extend_tokenizer(
     model = state["model"]
     seen = {word for t in set(texts) for word, _ in backend.pre_tokenizer.pre_tokenize_str(t)}
     words = [[token.value for token in backend.model.tokenize(word)] for word in sorted(seen)]
+    # Added tokens stand apart and would be numbered anew behind a larger vocabulary.
+    model["vocab"] |= {token["content"]: token["id"] for token in state["added_tokens"]}
     while len(model["vocab"]) < vocab_size:
         pairs = Counter(pair for word in words for pair in pairwise(word))
         if not pairs:
@@ -62,7 +64,7 @@ def extend_tokenizer(
         model["vocab"].setdefault(first + second, len(model["vocab"]))
         words = [_merged(word, first, second) for word in words]
     extended = Tokenizer.from_str(json.dumps(state))
-    return PreTrainedTokenizerFast(tokenizer_object=extended, pad_token=tokenizer.pad_token)
+    return PreTrainedTokenizerFast(tokenizer_object=extended, **tokenizer.special_tokens_map)
 
 
 def _merged(tokens: list[str], first: str, second: str) -> list[str]:

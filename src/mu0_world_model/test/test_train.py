@@ -308,6 +308,11 @@ def test_a_tokenizer_learns_new_words_and_keeps_the_old():
     assert new.decode(new(text)["input_ids"]) == text and new.pad_token_id == 0
     assert len(extend_tokenizer(old, [text], len(old) + 3)) == len(old) + 3
     assert len(extend_tokenizer(old, ["lift the cube"], 512)) == len(old)
+    old.add_special_tokens({"eos_token": "<end>"})  # beside the pairs, and numbered after them
+    added = extend_tokenizer(old, [text], 512)
+    assert added.eos_token_id == old.eos_token_id == len(old) - 1
+    assert len(set(added.get_vocab().values())) == len(added)
+    assert added.decode(added(text)["input_ids"]) == text
 
 
 def test_recipes(golden, tmp_path):

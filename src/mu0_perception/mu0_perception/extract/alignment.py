@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.errors import Mu0Error
-from mu0_core.se3 import inverse
+from mu0_core.se3 import inverse, make_transform
 
 FloatArray = NDArray[np.float64]
 
@@ -127,8 +127,7 @@ class KeyPicture:
             return None
         chosen = inliers[:, 0]
         turn, shift = cv2.solvePnPRefineLM(xyz[chosen], seen[chosen], K, None, turn, shift)
-        T_camera_key = np.eye(4)
-        T_camera_key[:3, :3], T_camera_key[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
+        T_camera_key = make_transform(cv2.Rodrigues(turn)[0], shift[:, 0])
         return inverse(T_camera_key) if np.isfinite(T_camera_key).all() else None
 
     def _dense(
@@ -141,7 +140,10 @@ class KeyPicture:
         intrinsics = o3d.camera.PinholeCameraIntrinsic(
             width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2]
         )
-        options = o3d.pipelines.odometry.OdometryOption(depth_diff_max=self._max_step_m)
+        # What is too far away was left out of the pictures; Open3D's own limit would be 4 m.
+        options = o3d.pipelines.odometry.OdometryOption(
+            depth_diff_max=self._max_step_m, depth_max=float(key.depth_small.max()) + 1.0
+        )
         found, T, _ = o3d.pipelines.odometry.compute_rgbd_odometry(
             _open3d_picture(picture.grey_small, depth),
             _open3d_picture(key.grey_small, key.depth_small),
@@ -224,9 +226,7 @@ def _corners(picture: Picture) -> tuple[NDArray[np.float32], FloatArray]:
 def _rigid(T: FloatArray) -> FloatArray:
     """Return the nearest rigid transform; the dense way's rotations drift off."""
     U, _, Vh = np.linalg.svd(T[:3, :3])
-    rigid = np.array(T)
-    rigid[:3, :3] = U @ Vh
-    return rigid
+    return make_transform(U @ Vh, T[:3, 3])
 
 
 def _open3d_picture(grey: NDArray[np.float32], depth: NDArray[np.float32]) -> Any:

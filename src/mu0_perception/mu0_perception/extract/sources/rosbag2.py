@@ -73,6 +73,7 @@ class BagRecording:
             self._index(reader)
         self._lens = self._make_lens()
         self._fixed_frame, fixed_why = self._find_fixed_frame()
+        self._usable_s = self._stamps_of_usable()
         topics = self._topics
         self.about = About(
             name=found.name,
@@ -95,6 +96,9 @@ class BagRecording:
 
     def stamps_s(self) -> FloatArray:
         """Return the stamps of the colour pictures; NaN where depth or pose is missing."""
+        return self._usable_s
+
+    def _stamps_of_usable(self) -> FloatArray:
         usable = self._depth_of >= 0
         if self._fixed_frame is not None:
             T = self._tree.lookup(self._fixed_frame, self._camera_frame, self._color_s)
