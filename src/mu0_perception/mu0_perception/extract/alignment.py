@@ -96,16 +96,18 @@ class KeyPicture:
             picture: Seen after all that were asked about before.
             guess: T_key_camera of the picture before it.
         """
-        first = [guess, self._by_corners(picture)]
-        start = self._best(picture, [T for T in first if T is not None])
-        found = self._dense(picture, picture.depth_small, start)
-        proposed = [*first[1:], found]
+        corners = self._by_corners(picture)
+        first = [self._compared(picture, T) for T in (guess, corners) if T is not None]
+        start = max(first, key=_Comparison.agreement)
+        proposed = first[1:]
+        found = self._dense(picture, picture.depth_small, start.T_key_camera)
         if found is not None:
-            foreign = self._foreign(picture, found)
-            rest = np.where(foreign, np.float32(0.0), picture.depth_small)
-            proposed.append(self._dense(picture, rest, found))
-        candidates = [T for T in proposed if T is not None]
-        return self._best(picture, candidates) if candidates else None
+            proposed.append(self._compared(picture, found))
+            rest = np.where(proposed[-1].foreign(), np.float32(0.0), picture.depth_small)
+            again = self._dense(picture, rest, found)
+            proposed += [] if again is None else [self._compared(picture, again)]
+        best = max(proposed, key=_Comparison.agreement, default=None)
+        return None if best is None else best.T_key_camera
 
     def _by_corners(self, picture: Picture) -> FloatArray | None:
         """Return the motion that most corners agree on."""
@@ -154,33 +156,8 @@ class KeyPicture:
         )
         return _rigid(np.asarray(T)) if found and np.isfinite(T).all() else None
 
-    def _best(self, picture: Picture, motions: list[FloatArray]) -> FloatArray:
-        """Return the motion under which the largest share of pixels agrees."""
-
-        def agreeing(T: FloatArray) -> float:
-            both, depth, grey = self._differences(picture, T)
-            good = both & (depth < _AGREE) & (grey < _AGREE_GREY)
-            return float(good.sum() / max(both.sum(), 1))
-
-        return max(motions, key=agreeing)
-
-    def _foreign(self, picture: Picture, T_key_camera: FloatArray) -> NDArray[np.bool_]:
-        """Return the pixels (h, w) that do not follow a motion, and those around them."""
-        both, depth, grey = self._differences(picture, T_key_camera)
-        foreign = (both & ((depth > _FOREIGN) | (grey > _FOREIGN_GREY))).astype(np.uint8)
-        lone = np.ones((2, 2), np.uint8)
-        foreign = cv2.morphologyEx(foreign, cv2.MORPH_OPEN, lone).astype(np.uint8)
-        rim = np.ones((_FOREIGN_RIM_PX, _FOREIGN_RIM_PX), np.uint8)
-        return cv2.dilate(foreign, rim).astype(np.bool_)
-
-    def _differences(
-        self, picture: Picture, T_key_camera: FloatArray
-    ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
-        """Compare a picture with the key picture under a motion.
-
-        Returns:
-            (h, w) whether both have depth there, difference of depth in m, of grey.
-        """
+    def _compared(self, picture: Picture, T_key_camera: FloatArray) -> "_Comparison":
+        """Compare a picture with the key picture under a motion."""
         key, K, depth = self._picture, picture.K_small, picture.depth_small
         v, u = np.indices(depth.shape)
         rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(u.shape)], -1)
@@ -190,7 +167,31 @@ class KeyPicture:
         there = cv2.remap(key.depth_small, u, v, cv2.INTER_NEAREST, borderValue=0)
         grey = cv2.remap(key.grey_small, u, v, cv2.INTER_LINEAR, borderValue=0)
         both = (there > 0) & (depth > 0)
-        return both, np.abs(there - z), np.abs(grey - picture.grey_small)
+        apart = np.abs(there - z), np.abs(grey - picture.grey_small)
+        return _Comparison(T_key_camera, both, *apart)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    """Hold how far pixels (h, w) are apart under a motion, where both pictures have depth."""
+
+    T_key_camera: FloatArray
+    both: NDArray[np.bool_]
+    depth_m: FloatArray
+    grey: FloatArray
+
+    def agreement(self) -> float:
+        """Return the share of pixels that agree."""
+        good = self.both & (self.depth_m < _AGREE) & (self.grey < _AGREE_GREY)
+        return float(good.sum() / max(self.both.sum(), 1))
+
+    def foreign(self) -> NDArray[np.bool_]:
+        """Return the pixels that do not follow the motion, and those around them."""
+        apart = (self.depth_m > _FOREIGN) | (self.grey > _FOREIGN_GREY)
+        lone = np.ones((2, 2), np.uint8)
+        foreign = cv2.morphologyEx((self.both & apart).astype(np.uint8), cv2.MORPH_OPEN, lone)
+        rim = np.ones((_FOREIGN_RIM_PX, _FOREIGN_RIM_PX), np.uint8)
+        return cv2.dilate(foreign, rim).astype(np.bool_)
 
 
 def _followed(
