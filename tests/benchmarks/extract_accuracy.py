@@ -31,18 +31,20 @@ from mu0_perception.extract.state import OutFolder
 
 
 def kept_points(episode, T_true_world):
-    """Return the rows of an episode as tracks, in the recording's world."""
+    """Return the rows of an episode that are said to move as tracks, in the recording's world."""
     frames = np.array(read_sidecar(episode.path)["frames"])
     ids = np.asarray(episode.rows.point_ids)
     n = int(ids.max()) + 1 if len(ids) else 0
     xyz = np.full((episode.n_frames, n, 3), np.nan)
     seen = np.zeros((episode.n_frames, n), bool)
     for slot in episode.slots():
-        uvz = np.asarray(slot.rows.raw_future_uvz[:, 0], np.float64)
+        moving = np.asarray(slot.rows.is_moving)
+        uvz = np.asarray(slot.rows.raw_future_uvz[:, 0], np.float64)[moving]
+        points = np.asarray(slot.rows.point_ids)[moving]
         camera_xyz = episode.camera(slot.frame).unproject(uvz)
         T_world_camera = T_true_world @ inverse(episode.T_camera_world[slot.frame])
-        xyz[slot.frame, slot.rows.point_ids] = transform_points(T_world_camera, camera_xyz)
-        seen[slot.frame, slot.rows.point_ids] = np.asarray(slot.rows.visible) > 0.5
+        xyz[slot.frame, points] = transform_points(T_world_camera, camera_xyz)
+        seen[slot.frame, points] = np.asarray(slot.rows.visible)[moving] > 0.5
     return Kept(xyz, seen, frames)
 
 

@@ -74,6 +74,7 @@ class Recording:
         cluster_ids: (n,) int, the entity each point belongs to, over the whole episode.
         moving: (n,) or (T, n) bool, whether a point moves, at all or in that frame.
         stamps: (T,) s, increasing; None if not known.
+        resting: (n,) bool, points that have rows though they rest, where others move; None: none.
     """
 
     images: NDArray[np.uint8]
@@ -85,6 +86,7 @@ class Recording:
     cluster_ids: NDArray[np.integer]
     moving: NDArray[np.bool_]
     stamps: NDArray[np.float64] | None = None
+    resting: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         faults = _layout_faults(self)
@@ -203,6 +205,8 @@ def _write_samples(
     n = recording.tracks_xyz_world.shape[1]
     rank = np.random.default_rng(options.seed).permutation(n)
     keep = recording.moving | (rank < round(options.static_share * n))
+    if recording.resting is not None:
+        keep |= recording.resting & recording.moving.any(axis=1, keepdims=True)
     slots = [
         rows
         for frame in range(recording.n_frames)
@@ -349,6 +353,7 @@ def _layout_faults(recording: Recording) -> list[str]:
         "cluster_ids": ("iu", recording.cluster_ids, [(n,)]),
         "moving": ("b", recording.moving, [(n,), (T, n)]),
         "stamps": ("f", recording.stamps, [(T,)]),
+        "resting": ("b", recording.resting, [(n,)]),
     }
     faults = []
     for name, (kinds, value, shapes) in expected.items():

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,13 +10,13 @@ from mu0_perception.entities import Entities
 from mu0_perception.frame import RgbdFrame
 from mu0_perception.points import POINT, Numbers, of
 from mu0_perception.selection import (
-    Picture,
     SelectionConfig,
     Source,
     entity_points,
     entity_shares,
     grid_points,
     mask_points,
+    picture_of,
 )
 from mu0_perception.tracking import colour_at, inside
 
@@ -47,7 +46,7 @@ class Proposer:
         label = np.where(own, entities.labels_at(points["uv"]), 0)
         present = np.bincount(label, minlength=entities.n + 1)[1:]
         clusters = _clusters_of_labels(label, points["cluster"], entities.n)
-        picture = self._picture()
+        picture = picture_of(self.frame)
         shares = entity_shares(present, self._budget(points), self.config)
         for index, share in enumerate(shares):
             if share == 0:
@@ -69,7 +68,7 @@ class Proposer:
     def with_grid(self, points: NDArray[np.void]) -> NDArray[np.void]:
         """Fill up a regular grid."""
         uv = grid_points(
-            self._picture(),
+            picture_of(self.frame),
             spacing_px=self.config.grid_spacing_px,
             taken_uv=points["uv"][of(points, Source.GRID)],
         )
@@ -79,7 +78,7 @@ class Proposer:
         """Put points inside a mask, in place of those of the mask before."""
         points = points[~of(points, Source.MASK)]
         n = min(self.config.mask_points, self._budget(points))
-        uv = mask_points(self._picture(), mask, n=n, margin_px=self.config.margin_px)
+        uv = mask_points(picture_of(self.frame), mask, n=n, margin_px=self.config.margin_px)
         return self._joined(points, uv, Source.MASK, self.numbers.cluster()) if len(uv) else points
 
     def with_click(
@@ -108,10 +107,6 @@ class Proposer:
                 "raise selection.max_keypoints"
             )
         return self._joined(points, uv, Source.CLICKED, self.numbers.cluster()), None
-
-    def _picture(self) -> Picture:
-        grey = cv2.cvtColor(self.frame.rgb, cv2.COLOR_RGB2GRAY)
-        return Picture(grey=np.asarray(grey, np.uint8), depth_m=self.frame.depth_m)
 
     def _budget(self, points: NDArray[np.void]) -> int:
         """Return how many keypoints may join."""

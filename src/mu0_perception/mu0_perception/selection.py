@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mu0_core.config import option, validate
 from mu0_core.traces import KeypointSource
 from mu0_perception.entities import Entities
+from mu0_perception.frame import RgbdFrame
 
 _CANDIDATES = 500  # per region: enough to spread a few dozen points over
 
@@ -80,6 +81,12 @@ class Picture:
 
     grey: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
+
+
+def picture_of(frame: RgbdFrame) -> Picture:
+    """Return what a choice looks at in a frame."""
+    grey = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+    return Picture(grey=np.asarray(grey, np.uint8), depth_m=frame.depth_m)
 
 
 def entity_shares(present: NDArray[np.int64], budget: int, config: SelectionConfig) -> list[int]:

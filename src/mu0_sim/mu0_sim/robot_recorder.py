@@ -9,12 +9,13 @@ holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
     wrist_focal_length              of the wrist camera, over its pictures' height
     q, gripper_q                    (n, j) rad and (n,) measured
     command_q, command_gripper      (n + 1, j) and (n + 1,) commanded then, and one period later
+    frames, T_world_frame           names and (n, f, 4, 4) poses of the links, as TF has them
 """
 
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ class RobotRecording:
         command_q: (n + 1, j) commanded, rad.
         command_gripper: (n + 1,) commanded, rad or m.
         wrist: (n, H, W, 3) uint8.
+        frames: Names of the robot's links.
+        T_world_frame: (n, f, 4, 4) their poses, which follow from the joints.
     """
 
     robot: RobotSpec
@@ -51,6 +54,8 @@ class RobotRecording:
     command_q: NDArray[np.float64]
     command_gripper: NDArray[np.float64]
     wrist: NDArray[np.uint8]
+    frames: tuple[str, ...] = ()
+    T_world_frame: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 4, 4)))
 
     def write(self, episode: Path) -> None:
         """Put the recording into the folder of its episode, whole or not at all."""
@@ -70,6 +75,8 @@ class RobotRecording:
             gripper_q=self.gripper_q,
             command_q=self.command_q,
             command_gripper=self.command_gripper,
+            frames=self.frames,
+            T_world_frame=self.T_world_frame,
         )
         partial.chmod(0o755)
         shutil.rmtree(episode / ROBOT_FOLDER, ignore_errors=True)
@@ -92,6 +99,7 @@ class RobotRecorder:
         self._states: list[JointState] = []
         self._commands: list[JointCommand] = []
         self._wrist: list[NDArray[np.uint8]] = []
+        self._links: list[dict[str, NDArray[np.float64]]] = []
 
     def on_joints(self, simulation: Simulation) -> None:
         """Wait for pictures."""
@@ -101,6 +109,7 @@ class RobotRecorder:
         self._states.append(simulation.joint_state())
         self._commands.append(self._control.command_at(frame.time_s))
         self._wrist.append(simulation.render_wrist())
+        self._links.append(simulation.link_poses())
 
     def write(self, episode: Path) -> None:
         """Put the recording into the folder of its episode, whole or not at all."""
@@ -117,4 +126,6 @@ class RobotRecorder:
             command_q=np.stack([command.q for command in commands]),
             command_gripper=np.array([command.gripper_position for command in commands]),
             wrist=np.stack(self._wrist),
+            frames=tuple(self._links[0]),
+            T_world_frame=np.stack([np.stack([*links.values()]) for links in self._links]),
         ).write(episode)

@@ -266,6 +266,11 @@ class Simulation:
         self._world.refresh()
         return self._world.link_transforms()
 
+    def link_poses(self) -> dict[str, NDArray[np.float64]]:
+        """Return {link: T_world_link} of all links but base_link, which follow from the joints."""
+        self._world.refresh()
+        return {link: self._world.body_pose(link) for link in self._world.links()}
+
     def success(self) -> bool:
         """Say whether the cube that the instruction means is lifted. For scoring only."""
         return self._world.scene.target in self.lifted()

@@ -5,8 +5,11 @@ import pytest
 
 from mu0_core.episode import read_episode
 from mu0_core.episode_validator import validate_episode
+from mu0_core.robot_model import RobotModel
 from mu0_sim.episode_recorder import PointBudget
 from mu0_sim.recorder import RecorderConfig, episode_path, record
+from mu0_sim.robots import load_robot
+from mu0_sim.urdf import robot_description
 
 POINTS = PointBudget(per_object=8, gripper=4, static=4)
 
@@ -42,6 +45,20 @@ def test_all_is_taken_at_the_times_of_the_pictures(recorded):
     assert str(states["robot"]) == "panda"
     # The arm follows its commands closely, and is where it was told a moment before.
     assert np.abs(states["q"] - states["command_q"][:-1]).max() < 0.02
+
+
+def test_the_links_are_where_the_joints_put_them(recorded):
+    _, _, states = recorded
+    assert states["T_world_frame"].shape == (len(states["q"]), len(states["frames"]), 4, 4)
+    robot = load_robot("panda")
+    model = RobotModel.from_urdf(
+        robot_description(robot), locked={robot.gripper.joint: robot.gripper.position_open}
+    )
+    tool = list(states["frames"]).index("tool0")
+    for q, placed in zip(states["q"], states["T_world_frame"][:, tool], strict=True):
+        q = model.reorder(robot.arm_joints, q)
+        expected = robot.T_world_base @ model.forward(q, "tool0")
+        np.testing.assert_allclose(placed, expected, atol=2e-3)
 
 
 def test_the_gripper_is_commanded_from_open_to_closed(recorded):

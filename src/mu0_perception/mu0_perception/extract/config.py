@@ -10,6 +10,7 @@ from mu0_perception.extract.entities import FinderConfig
 from mu0_perception.extract.events import EventConfig
 from mu0_perception.extract.frames import FrameConfig
 from mu0_perception.extract.motion import MotionConfig
+from mu0_perception.extract.rest import RestConfig
 from mu0_perception.extract.rigid import RigidConfig
 from mu0_perception.extract.robot_frames import RobotFrameConfig
 from mu0_perception.extract.sources import SourceConfig
@@ -29,6 +30,7 @@ class ExtractConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
     robot: RobotFrameConfig = field(default_factory=RobotFrameConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
+    rest: RestConfig = field(default_factory=RestConfig)
     rigid: RigidConfig = field(default_factory=RigidConfig)
     events: EventConfig = field(default_factory=EventConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)

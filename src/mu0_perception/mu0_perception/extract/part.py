@@ -29,8 +29,9 @@ from mu0_perception.extract.entities import make_finder
 from mu0_perception.extract.events import find_chunks
 from mu0_perception.extract.motion import find_moving
 from mu0_perception.extract.recording import Recording
+from mu0_perception.extract.rest import find_resting
 from mu0_perception.extract.rigid import split_entities
-from mu0_perception.extract.robot_frames import fix_to_frames
+from mu0_perception.extract.robot_frames import fix_to_frames, within_budget
 from mu0_perception.extract.sidecar import (
     SIDECAR_VERSION,
     metres_per_step,
@@ -38,7 +39,7 @@ from mu0_perception.extract.sidecar import (
     write_sidecar,
 )
 from mu0_perception.extract.store import PartFrames
-from mu0_perception.extract.tracks import Tracks, track
+from mu0_perception.extract.tracks import Tracks, joined, track
 
 Report = Callable[[str], None]
 
@@ -170,19 +171,24 @@ def _moving(
     *,
     flat: bool,
 ) -> tuple[Tracks, NDArray[np.bool_], dict[int, str]] | None:
-    """Keep what moves and sort it into bodies; None if nothing does."""
+    """Sort what moves into bodies, and add what rests; None if nothing moves."""
     follow = config.tracks.follow
     poses = {} if flat else recording.frame_poses(frames.stamps_s)
     tracks, fixed, names = fix_to_frames(tracks, frames, poses, config.robot, follow)
     moving = find_moving(tracks, frames, config.motion, follow, trusted=fixed >= 0)
-    kept = np.flatnonzero(moving.any(axis=0))
-    if not len(kept):
+    moves = np.asarray(moving.any(axis=0))
+    if not moves.any():
         return None
-    tracks, moving, fixed = tracks.part(kept), moving[:, kept], fixed[kept]
+    still = tracks.part(~moves)
+    moves[moves] = within_budget(tracks.visible[:, moves], fixed[moves], config.robot.points)
+    tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]
     if flat:  # cells are no things: only motion tells what belongs together
         tracks = replace(tracks, cluster=np.zeros_like(tracks.cluster))
     tracks, robot = split_entities(tracks, fixed, names, config.rigid)
-    return tracks.trimmed(fixed < 0), moving, robot
+    tracks = tracks.trimmed(fixed < 0)
+    rest = find_resting(still, frames, config.rest, follow, first=int(tracks.cluster.max()) + 1)
+    moving = np.pad(moving, ((0, 0), (0, rest.n)))
+    return joined(tracks, rest), moving, robot
 
 
 def _captions(
@@ -265,6 +271,7 @@ def _write(
         visible=tracks.visible,
         cluster_ids=tracks.cluster,
         moving=moving & np.isfinite(tracks.xyz_world[..., 0]),
+        resting=~np.asarray(moving.any(axis=0)),
         stamps=frames.stamps_s,
     )
     write_episode(

@@ -6,6 +6,7 @@ its position is as exact as the robot's joints, also where the picture shows it 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ class RobotFrameConfig:
         low=0.0,
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
+    points: int = option(
+        96, description="Points on the robot that are kept, over all its frames, at most", low=0
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -89,6 +93,40 @@ def fix_to_frames(
     group = tracks.group.copy()
     group[rows] = fixed[rows]
     return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed, names
+
+
+def within_budget(
+    visible: NDArray[np.bool_], fixed: NDArray[np.int32], n: int
+) -> NDArray[np.bool_]:
+    """Say which points to keep so that n at most are on the robot, all its frames alike.
+
+    A point on the robot exists in every picture, and whenever the camera looks for more, more
+    come: without a limit things would be few among them.
+
+    Args:
+        visible: (T, m) where points are seen.
+        fixed: (m,) robot frame each is fixed to, -1 = none.
+        n: Points on the robot.
+    """
+    turns = [_by_sight(visible, np.flatnonzero(fixed == f)) for f in np.unique(fixed[fixed >= 0])]
+    in_turn = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
+    kept = fixed < 0
+    kept[in_turn[:n]] = True
+    return kept
+
+
+def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64]) -> list[int]:
+    """Order points of a frame: each next one is seen most where those before it are seen least."""
+    seen = visible[:, points].astype(np.float64)
+    times, order = np.zeros(len(visible)), []
+    left = np.ones(len(points), np.bool_)
+    while left.any():
+        gain = np.where(left, (seen / (1.0 + times[:, None])).sum(axis=0), -1.0)
+        best = int(gain.argmax())
+        order.append(int(points[best]))
+        left[best] = False
+        times += seen[:, best]
+    return order
 
 
 def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], list[FloatArray]]:

@@ -98,6 +98,26 @@ class Tracks:
         return replace(self, xyz_world=np.where(unknown[..., None], np.nan, self.xyz_world))
 
 
+def joined(*parts: Tracks) -> Tracks:
+    """Return the points of several, of the same pictures, as one."""
+    xyz_world, visible = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("xyz_world", "visible")
+    )
+    cluster, born, colour, group = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("cluster", "born", "colour", "group")
+    )
+    return Tracks(
+        xyz_world=xyz_world,
+        visible=visible,
+        cluster=cluster,
+        born=born,
+        colour=colour,
+        group=group,
+    )
+
+
 def track(
     frames: Sequence[RgbdFrame],
     config: TrackConfig,

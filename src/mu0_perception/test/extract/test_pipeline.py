@@ -28,17 +28,26 @@ def extract(tmp_path, capsys):
     return run
 
 
+def _ways(episode, slot, *, moving):
+    """Return first and last place (n, 3) of a slot's rows in the world, and the steps between."""
+    T_world_camera = inverse(episode.T_camera_world[slot.frame])
+    rows = np.asarray(slot.rows.is_moving) == moving
+    raw = np.asarray(slot.rows.raw_future_uvz, np.float64)[rows]
+    steps = min(raw.shape[1], episode.n_frames - slot.frame)
+    start, end = (
+        transform_points(T_world_camera, episode.camera(0).unproject(raw[:, step]))
+        for step in (0, steps - 1)
+    )
+    return start, end, steps
+
+
 def _errors(episode, film):
     """Return how far rows end from where the box carries them, m, and where on it they begin."""
     frames = read_sidecar(episode.path)["frames"]
     errors, ends = [], []
     for slot in episode.slots():
         t = frames[slot.frame]
-        T_world_camera = inverse(episode.T_camera_world[slot.frame])
-        raw = np.asarray(slot.rows.raw_future_uvz, np.float64)
-        steps = min(raw.shape[1], episode.n_frames - slot.frame)
-        start = transform_points(T_world_camera, episode.camera(0).unproject(raw[:, 0]))
-        end = transform_points(T_world_camera, episode.camera(0).unproject(raw[:, steps - 1]))
+        start, end, steps = _ways(episode, slot, moving=True)
         carried = film.T_world_moved[t + steps - 1] @ inverse(film.T_world_moved[t])
         errors.append(np.linalg.norm(end - transform_points(carried, start), axis=1))
         ends.append(np.abs(transform_points(inverse(film.T_world_moved[t]), start)))
@@ -70,6 +79,29 @@ def test_a_bag_becomes_an_episode_of_what_moves(film, bag, extract, tmp_path, ca
     assert (tmp_path / "look.mp4").stat().st_size > 1000
     points, colour = segments(episode, episode.slot(0), ColourBy.TIME)
     assert len(points) == len(colour) > 100 and np.isfinite(points).all()
+
+
+@pytest.mark.parametrize("camera_moves", [False, True])
+def test_some_points_at_rest_have_rows_too(film, bag, extract, on_box, camera_moves):
+    film = film(14, camera_moves=camera_moves)
+    _, _, out = extract(bag(film), "--rest.points", "20")
+    episode = read_episode(out / "bag")
+    moved, resting = film.boxes
+    counts = []
+    for slot in episode.slots():
+        start, end, _ = _ways(episode, slot, moving=False)
+        np.testing.assert_allclose(start, end, atol=0.003)  # float16 pixels
+        T = film.T_world_moved[slot.frame]
+        local = transform_points(inverse(T), start)
+        assert not (np.abs(local) < np.asarray(moved.size_m) / 2 - 0.005).all(axis=1).any()
+        on_thing = on_box(resting, start, 0.01)
+        on_table = np.abs(start[:, 2]) < 0.01
+        assert (on_thing | on_table).all()
+        counts.append((on_thing.sum(), on_table.sum()))
+    assert min(thing for thing, _ in counts) >= 5 and min(table for _, table in counts) >= 5
+    assert max((~slot.rows.is_moving).sum() for slot in episode.slots()) <= 20
+    things = {p["entity"] for p in read_sidecar(episode.path)["points"]}
+    assert len(things) == 3  # what moves, what rests, the background
 
 
 def test_what_is_done_is_kept_and_another_configuration_is_refused(film, bag, extract, capsys):

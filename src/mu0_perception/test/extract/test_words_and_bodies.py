@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mu0_core.errors import ConfigError, Mu0Error
 from mu0_perception.entities import EntityConfig
@@ -23,6 +26,7 @@ from mu0_perception.extract.entities import FeatureFinder, merged_patches
 from mu0_perception.extract.learned import WeightsError
 from mu0_perception.extract.recording import About, KnownEvent
 from mu0_perception.extract.rigid import RigidConfig, split_entities
+from mu0_perception.extract.robot_frames import within_budget
 from mu0_perception.extract.sidecar import spans
 from mu0_perception.extract.state import OutFolder
 from mu0_perception.extract.store import PictureFile
@@ -209,6 +213,28 @@ def test_a_recording_is_worked_on_once_at_a_time(tmp_path):
     again = OutFolder(tmp_path).locked("a")
     with folder.locked("a"), pytest.raises(Mu0Error, match="another process"), again:
         pass
+
+
+@given(
+    arrays(np.bool_, (6, 12)),
+    arrays(np.int32, 12, elements=st.integers(-1, 3)),
+    st.integers(0, 12),
+)
+def test_points_on_the_robot_are_limited_and_all_its_frames_alike(visible, fixed, n):
+    kept = within_budget(visible, fixed, n)
+    assert kept[fixed < 0].all()
+    counts = np.array([kept[fixed == f].sum() for f in range(4)])
+    have = np.array([(fixed == f).sum() for f in range(4)])
+    assert counts.sum() == min(n, have.sum())
+    fewer = counts < have  # a frame with points left has at most one less than any other
+    assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+
+
+def test_what_is_kept_of_a_robot_frame_shows_it_in_every_picture():
+    first, second = np.arange(10) < 6, np.arange(10) >= 6
+    visible = np.column_stack([first, first, first, second])
+    kept = within_budget(visible, np.zeros(4, np.int32), 2)
+    assert visible[:, kept].any(axis=1).all()
 
 
 def test_spans_of_sight():

@@ -21,6 +21,8 @@ from mu0_perception.extract.recording import (
 from mu0_perception.extract.sources import SourceConfig
 
 NAME = "episode"
+_STATES = "robot/states.npz"  # as `ros2 run mu0_sim record --actions` writes it
+_SAME_S = 1e-4
 
 
 def matches(path: Path) -> bool:
@@ -39,7 +41,7 @@ def open_recording(found: Found, config: SourceConfig) -> Recording:
 
 
 class EpisodeSource:
-    """Read pictures, depth, cameras and words of an episode; its traces are not looked at.
+    """Read pictures, depth, cameras, words and joints; an episode's traces are not looked at.
 
     Args:
         found: The episode.
@@ -106,8 +108,14 @@ class EpisodeSource:
             )
 
     def frame_poses(self, stamps_s: FloatArray) -> dict[str, FloatArray]:
-        """Return nothing: an episode does not hold the robot."""
-        return {}
+        """Return the robot's frames where the simulator recorded its joints, else nothing."""
+        try:
+            with np.load(self.about.path / _STATES) as states:
+                names, T_world_frame = states["frames"], states["T_world_frame"]
+        except (OSError, KeyError):
+            return {}
+        picture = np.searchsorted(self._stamps, np.asarray(stamps_s) - _SAME_S)
+        return {str(name): T_world_frame[picture, i] for i, name in enumerate(names)}
 
     def _instructions(self, config: SourceConfig) -> tuple[str, ...]:
         if config.instruction:
