@@ -334,3 +334,10 @@ def test_trace_features_are_compared_with_none(config, tmp_path, capsys):
     with_traces, without = json.loads(capsys.readouterr().out.splitlines()[-1])["trainings"]
     assert with_traces["traces"]
     assert with_traces["held_out_rad"] != without["held_out_rad"]
+
+
+def test_an_average_soon_forgets_how_a_run_began():
+    update, average = train.averaging(0.999), [torch.zeros(2)]
+    for n in range(1, 50):
+        update(average, [torch.ones(2)], n)
+    assert average[0].min() > 0.99

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -72,7 +72,7 @@ class Trainer:
 
     def __init__(self, config: ExpertTrainingConfig) -> None:
         from accelerate import Accelerator
-        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+        from torch.optim.swa_utils import AveragedModel
 
         self.config = config
         self.accelerator = Accelerator(
@@ -96,8 +96,8 @@ class Trainer:
         )
         self.average = None
         if config.ema_decay > 0.0:
-            update = get_ema_multi_avg_fn(config.ema_decay)
-            self.average = AveragedModel(expert, multi_avg_fn=update).to(self.accelerator.device)
+            average = AveragedModel(expert, multi_avg_fn=averaging(config.ema_decay))
+            self.average = average.to(self.accelerator.device)
         self.expert = expert
         self.objective, self.optimiser = self.accelerator.prepare(Objective(expert), optimiser)
         self.step, self.best, self._bad_steps = 0, math.inf, 0
@@ -220,6 +220,17 @@ class Trainer:
         self.step, self.best = run["step"], run["best"]
         if self.average is not None and run["average"] is not None:
             self.average.load_state_dict(run["average"])
+
+
+def averaging(decay: float) -> Callable[..., None]:
+    """Return how an average takes weights in: faster at first, or it kept how they began."""
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    def update(average: list[torch.Tensor], weights: list[torch.Tensor], n: int) -> None:
+        kept = min(decay, (1 + int(n)) / (10 + int(n)))
+        get_ema_multi_avg_fn(kept)(average, weights, n)
+
+    return update
 
 
 def load_all(
