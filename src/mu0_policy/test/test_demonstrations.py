@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mu0_core.errors import ConfigError, EpisodeError
+from mu0_policy.camera_places import Mount
 from mu0_policy.demonstrations.alignment import moments, newest
 from mu0_policy.demonstrations.demonstration import Demonstration, Wanted, check, faults
 from mu0_policy.demonstrations.export_lerobot import main as export
@@ -278,6 +279,12 @@ def test_simulated_episodes(simulated):
     # It moves from the seventh command on; the goal is said one moment before.
     assert found.commands[:, 3].tolist() == [0.0] * 6 + [1.0] * 6
     assert found.depth[3].shape == (48, 64)
+    assert found.camera_places == {}
+    with np.load(simulated / "robot" / "states.npz") as file:
+        states = dict(file)
+    np.savez(simulated / "robot" / "states.npz", **states, T_base_camera=np.eye(4))
+    (found,) = read_demonstrations(SourceConfig(demonstrations=(str(simulated),)))
+    assert found.camera_places["front"].mount is Mount.BASE
     (simulated / "robot" / "wrist.npy").unlink()
     with pytest.raises(EpisodeError, match="no recording of a robot"):
         list(read_demonstrations(SourceConfig(demonstrations=(str(simulated),))))
@@ -301,6 +308,8 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(EpisodeError, match="neither"):
         list(read_demonstrations(SourceConfig(demonstrations=(str(tmp_path / "empty"),))))
+    with pytest.raises(ConfigError, match="another value than gripper_open"):
+        SourceConfig(demonstrations=("a",), gripper_open=1.0)
     with pytest.raises(ConfigError, match="NAME=THEIRS"):
         SourceConfig(demonstrations=("a",), camera_names=("front",))
 
@@ -308,7 +317,18 @@ def test_other_folders_are_refused(tmp_path):
 # ---------------------------------------------------------------------------------------- bags
 
 
-def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.0, depth=False):
+def write_bag(
+    path,
+    embodiment,
+    *,
+    joints=JOINTS,
+    wrist_until=99,
+    stamps_late=0.0,
+    depth=False,
+    positions=4,
+    points=((0.0, 0.0, 0.0), (0.4, -0.2, 0.1)),
+    frames=(),
+):
     """Write what a driver, a controller and a person would publish; 20 Hz joints, 10 Hz images."""
     from rosbags.rosbag2 import Writer
     from rosbags.typesys import Stores, get_typestore
@@ -340,9 +360,9 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
             ],
         )
 
-    def image(t, value):
+    def image(t, value, frame="camera"):
         return types["sensor_msgs/msg/Image"](
-            header=header(stamp=stamp(t), frame_id="camera"),
+            header=header(stamp=stamp(t), frame_id=frame),
             height=8,
             width=8,
             encoding="bgr8",
@@ -383,7 +403,7 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
         (
             10.2,
             "/arm_controller/joint_trajectory",
-            trajectory(10.2, joints, [0.0, 1.0], [[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]]),
+            trajectory(10.2, joints, [0.0, 1.0][: len(points)], points),
         ),
         (
             10.2,
@@ -391,13 +411,23 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
             trajectory(10.2, ("jaw",), [0.5, 0.7], [[0.04], [0.0]]),
         ),
     ]
+    for parent, child, xyz in frames:
+        static = types["geometry_msgs/msg/TransformStamped"](
+            header=header(stamp=stamp(10.0), frame_id=parent),
+            child_frame_id=child,
+            transform=types["geometry_msgs/msg/Transform"](
+                translation=types["geometry_msgs/msg/Vector3"](*xyz),
+                rotation=types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+            ),
+        )
+        rows.append((10.0, "/tf_static", types["tf2_msgs/msg/TFMessage"](transforms=[static])))
     for i in range(31):
         t = 10.0 + i / 20.0
         at = np.clip(t - 10.2 - 0.05, 0.0, 1.0)
         state = types["sensor_msgs/msg/JointState"](
             header=header(stamp=stamp(t), frame_id=""),
             name=[*joints, "jaw"],
-            position=np.array([0.4 * at, -0.2 * at, 0.1 * at, 0.04]),
+            position=np.array([0.4 * at, -0.2 * at, 0.1 * at, 0.04])[:positions],
             velocity=none,
             effort=none,
         )
@@ -410,7 +440,7 @@ def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.
             aligned = depth_image(t, 500 + i)
             rows.append((t + 0.03, "/camera/aligned_depth_to_color/image_raw", aligned))
         if i < wrist_until:
-            rows.append((t + 0.03, "/wrist/image_raw", image(t, 100)))
+            rows.append((t + 0.03, "/wrist/image_raw", image(t, 100, "hand_camera")))
     with Writer(path, version=9) as writer:
         connections = {}
         for t, topic, message in sorted(rows, key=lambda row: row[0]):
@@ -457,10 +487,53 @@ def test_depth_and_intrinsics_of_a_bag(tmp_path, embodiment, embodiment_file):
     assert found.focal_lengths == {"front": 1.25}
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"positions": 0}, "joint_states with 4 names and 0 positions"),
+        ({"points": ()}, "a command of 0 points with no positions, expected 3"),
+        ({"points": ((0.0, 0.0), (0.4, 0.1))}, "a command of 2 points with 2 positions, expect"),
+    ],
+)
+def test_broken_messages_of_a_bag_are_refused(
+    tmp_path, embodiment, embodiment_file, changes, what
+):
+    bag = write_bag(tmp_path / "bag", embodiment, **changes)
+    with pytest.raises(EpisodeError, match=what):
+        list(read_demonstrations(bag_config(bag, embodiment_file)))
+
+
+def test_a_bag_that_was_cut_off_is_refused_by_its_name(tmp_path, embodiment, embodiment_file):
+    bag = write_bag(tmp_path / "bag", embodiment)
+    (file,) = (f for f in bag.iterdir() if f.name != "metadata.yaml")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    with pytest.raises(EpisodeError, match=f"{bag}: cannot be read as a bag"):
+        list(read_demonstrations(bag_config(bag, embodiment_file)))
+
+
+def test_a_bag_with_static_frames_knows_where_cameras_are(tmp_path, embodiment, embodiment_file):
+    frames = [
+        ("world", "base_link", (0.0, 0.0, 0.5)),
+        ("world", "mast", (1.0, 0.0, 0.5)),
+        ("mast", "camera", (0.0, 0.0, 0.7)),
+        ("flange", "tool0", (0.0, 0.0, 0.2)),
+        ("flange", "hand_camera", (0.1, 0.0, 0.1)),
+    ]
+    bag = write_bag(tmp_path / "bag", embodiment, frames=frames)
+    (found,) = read_demonstrations(bag_config(bag, embodiment_file))
+    front, wrist = (found.camera_places[name] for name in ("front", "wrist"))
+    assert (front.mount, wrist.mount) == (Mount.BASE, Mount.TOOL)
+    assert np.allclose(front.T_mount_camera[:3, 3], [1.0, 0.0, 0.7])
+    assert np.allclose(wrist.T_mount_camera[:3, 3], [0.1, 0.0, -0.1])
+    plain = write_bag(tmp_path / "plain", embodiment, frames=frames[:2])
+    (found,) = read_demonstrations(bag_config(plain, embodiment_file))
+    assert found.camera_places == {}
+
+
 def test_bags_that_do_not_fit_are_refused(tmp_path, embodiment, embodiment_file):
     stops = write_bag(tmp_path / "stops", embodiment, wrist_until=8)
-    (cut,) = read_demonstrations(bag_config(stops, embodiment_file))
-    assert len(cut) < 13  # it ends where the wrist camera stops
+    with pytest.raises(EpisodeError, match=r"/wrist/image_raw: it ends 0\.80 s before /joint_sta"):
+        list(read_demonstrations(bag_config(stops, embodiment_file)))
     other = write_bag(tmp_path / "other", embodiment, joints=("a", "b", "c"))
     with pytest.raises(EpisodeError, match=r"a command of a, b, c|joint_states has no j1"):
         list(read_demonstrations(bag_config(other, embodiment_file)))

@@ -89,7 +89,7 @@ def read_lerobot(path: Path, names: LeRobotNames) -> Iterator[Demonstration]:
         parts = _parts_v3(path, info) if version == "v3.0" else _parts_v2(path, info)
         for part in parts:
             yield _demonstration(path, info, names, joints, part)
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, KeyError, IndexError, pyarrow.ArrowException) as error:
         raise EpisodeError(f"{path}: no complete LeRobot data set: {error!r}") from error
 
 

@@ -7,10 +7,13 @@ import numpy as np
 from mu0_core.episode import read_episode
 from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.actions import gripper_goals
+from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 
 ROBOT_FOLDER = "robot"
 WRIST = "wrist"
+_PLACES = {"T_base_camera": (FRONT, Mount.BASE), "T_tool_wrist": (WRIST, Mount.TOOL)}
+"""Poses in `states.npz`, which older recordings lack."""
 
 
 def is_simulated(path: Path) -> bool:
@@ -52,6 +55,11 @@ def read_simulated(path: Path) -> Demonstration:
             gripper=(states["gripper_q"] - opened) / (closed - opened),
             commands=commands,
             focal_lengths=focal_lengths,
+            camera_places={
+                camera: CameraPlace(mount=mount, T_mount_camera=states[name])
+                for name, (camera, mount) in _PLACES.items()
+                if name in states
+            },
         )
     except (OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{folder}: no recording of a robot: {error}") from error
