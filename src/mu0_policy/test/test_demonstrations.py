@@ -202,6 +202,12 @@ def test_bad_data_sets_are_refused(data_set, tmp_path):
     _, path = data_set
     with pytest.raises(EpisodeError, match="exists"):
         write_lerobot([made()], path)
+    for other, what in (
+        (made(robot="ur5e"), "robot: expected 'planar', got 'ur5e'"),
+        (made(pictures={c: np.zeros((12, 8, 8, 3), np.uint8) for c in ("front", "wrist")}), "8x8"),
+    ):
+        with pytest.raises(EpisodeError, match=what):
+            write_lerobot([made(), other], tmp_path / "mixed")
     with pytest.raises(EpisodeError, match="another order"):
         write_lerobot([made(), made(joints=("j2", "j1", "j3"))], tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
@@ -285,6 +291,11 @@ def test_simulated_episodes(simulated):
     np.savez(simulated / "robot" / "states.npz", **states, T_base_camera=np.eye(4))
     (found,) = read_demonstrations(SourceConfig(demonstrations=(str(simulated),)))
     assert found.camera_places["front"].mount is Mount.BASE
+    stamps = np.load(simulated / "stamps.npy")
+    np.save(simulated / "stamps.npy", stamps + 0.1 * (np.arange(12) > 7))
+    with pytest.raises(EpisodeError, match=r"moments 7 and 8 are 0\.2000 s apart"):
+        list(read_demonstrations(SourceConfig(demonstrations=(str(simulated),))))
+    np.save(simulated / "stamps.npy", stamps)
     (simulated / "robot" / "wrist.npy").unlink()
     with pytest.raises(EpisodeError, match="no recording of a robot"):
         list(read_demonstrations(SourceConfig(demonstrations=(str(simulated),))))

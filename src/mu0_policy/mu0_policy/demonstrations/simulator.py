@@ -8,6 +8,7 @@ from mu0_core.episode import read_episode
 from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.actions import gripper_goals
 from mu0_policy.camera_places import CameraPlace, Mount
+from mu0_policy.demonstrations.alignment import check_even
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 
 ROBOT_FOLDER = "robot"
@@ -32,6 +33,9 @@ def read_simulated(path: Path) -> Demonstration:
         wrist = np.load(folder / "wrist.npy", mmap_mode="r")
         with np.load(folder / "states.npz") as file:
             states = dict(file)
+        rate_hz = float(states["rate_hz"])
+        if episode.stamps is not None:
+            check_even(str(path), episode.stamps, rate_hz)
         opened, closed = float(states["gripper_open"]), float(states["gripper_closed"])
         shares = (states["command_gripper"] - opened) / (closed - opened)
         commands = np.concatenate(
@@ -46,7 +50,7 @@ def read_simulated(path: Path) -> Demonstration:
             name=str(path),
             robot=str(states["robot"]),
             instruction=(episode.description or "").strip(),
-            rate_hz=float(states["rate_hz"]),
+            rate_hz=rate_hz,
             joints=tuple(str(name) for name in states["joints"]),
             gripper_joints=tuple(str(name) for name in states["gripper_joints"]),
             pictures={FRONT: episode.images, WRIST: wrist},

@@ -52,7 +52,13 @@ class ActionExpertConfig(PolicyNodeConfig):
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.camera_topics if "=" not in name]
-        validate(self, f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None)
+        validate(
+            self,
+            None
+            if self.checkpoint
+            else "checkpoint: expected the folder of an action expert; expert:= of the launch file",
+            f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None,
+        )
 
 
 class ActionExpertNode(PolicyNode[ActionExpertConfig]):
