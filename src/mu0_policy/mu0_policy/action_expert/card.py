@@ -97,7 +97,7 @@ class ExpertCard:
         )
 
 
-def place_fields(places: Sequence[CameraPlace | None]) -> dict[str, tuple[Any, ...]]:
+def place_fields(places: Sequence[CameraPlace | None]) -> dict[str, Any]:
     """Return the fields of a card for the places of the front camera and of its cameras."""
     mounts: list[str] = []
     poses: list[float] = []

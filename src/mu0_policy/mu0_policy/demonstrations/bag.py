@@ -219,7 +219,7 @@ def _oldest(stamps_s: Sequence[float]) -> float:
 
 def _check_ends(path: Path, stamps: Mapping[str, Sequence[float]]) -> None:
     """Refuse a stream that stopped before the others, or it would shorten the demonstration."""
-    first, last = (end(stamps, key=lambda topic: stamps[topic][-1]) for end in (min, max))
+    first, *_, last = sorted(stamps, key=lambda topic: stamps[topic][-1])
     early_s = stamps[last][-1] - stamps[first][-1]
     if early_s > max(_STOPPED_S, _oldest(stamps[first])):
         raise EpisodeError(

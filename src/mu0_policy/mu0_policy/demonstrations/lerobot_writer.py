@@ -74,7 +74,9 @@ class _Writer:
         cameras = tuple(first.pictures)
         check(shown, Wanted(joints=first.joints, cameras=cameras, rate_hz=first.rate_hz))
         if shown.robot != first.robot:
-            raise EpisodeError(f"{shown.name}: robot: expected {first.robot!r}, got {shown.robot!r}")
+            raise EpisodeError(
+                f"{shown.name}: robot: expected {first.robot!r}, got {shown.robot!r}"
+            )
         for camera in cameras:
             size, wanted = shown.picture_size(camera), first.picture_size(camera)
             if size != wanted:

@@ -56,7 +56,7 @@ class ActionExpertConfig(PolicyNodeConfig):
             self,
             None
             if self.checkpoint
-            else "checkpoint: expected the folder of an action expert; expert:= of the launch file",
+            else "checkpoint: expected an action expert's folder; expert:= of the launch file",
             f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None,
         )
 
