@@ -34,6 +34,31 @@ class Retargeted:
     source_index: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Instants:
+    """Hold instants between frames.
+
+    Attributes:
+        before: (m,) the frame at or before each.
+        share: (m,) of the way from that frame to the next, in [0, 1].
+    """
+
+    before: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    @property
+    def source_index(self) -> NDArray[np.float64]:
+        """The frame of each instant (m,), as a fraction between two."""
+        return self.before + self.share
+
+    def sample(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Interpolate values (..., T) of frames: (..., m)."""
+        start = values[..., self.before]
+        end = values[..., np.minimum(self.before + 1, values.shape[-1] - 1)]
+        # At a frame itself, what is unknown in the next one does not matter.
+        return np.where(self.share == 0.0, start, start + self.share * (end - start))
+
+
 def retarget(
     uvz: ArrayLike, *, width: int, height: int, arc_step: float, n_samples: int
 ) -> Retargeted:
@@ -60,43 +85,51 @@ def retarget(
             "retarget: expected width, height, arc_step and n_samples above 0, "
             f"got {width}, {height}, {arc_step}, {n_samples}"
         )
-    scaled = tracks / (width, height, 1.0)
-    sampled, source_index = _sample(scaled, arc_step, n_samples)
+    size = image_size(width, height)
+    scaled = np.moveaxis(tracks, -1, 0) / size
+    instants = clock_instants(clock_steps(step_lengths(scaled)), arc_step, n_samples)
 
-    n_tracks, n_valid = sampled.shape[:2]
-    result = np.full((n_tracks, n_samples, 3), np.nan)
-    result[:, :n_valid] = sampled * (width, height, 1.0)
+    n_valid = len(instants.before)
+    result = np.full((len(tracks), n_samples, 3), np.nan)
+    result[:, :n_valid] = np.moveaxis(instants.sample(scaled) * size, 0, -1)
     index = np.full(n_samples, np.nan)
-    index[:n_valid] = source_index
+    index[:n_valid] = instants.source_index
     return Retargeted(result, np.arange(n_samples) < n_valid, index)
 
 
-def _sample(
-    scaled: NDArray[np.float64], arc_step: float, n_samples: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sample scaled tracks (n, T, 3) along their clock: the samples and their frame index."""
-    n_frames = scaled.shape[1]
-    if n_frames == 1:
-        return scaled, np.zeros(1)
-    lengths = _clock_steps(scaled)
-    clock = np.concatenate([[0.0], np.cumsum(lengths)])
+def image_size(width: int, height: int) -> NDArray[np.float64]:
+    """Return what (3, n, T) px, px, m are divided by to be counted in one norm: (3, 1, 1)."""
+    return np.array([width, height, 1.0])[:, None, None]
+
+
+def step_lengths(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lengths (n, T - 1) of the steps of scaled tracks (3, n, T); 0 where unknown."""
+    squares = np.diff(scaled, axis=-1)
+    squares *= squares
+    lengths = np.sqrt(squares[0] + squares[1] + squares[2])
+    lengths[np.isnan(lengths)] = 0.0
+    return lengths
+
+
+def clock_steps(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the clock advances by (T - 1), of step lengths (n, T - 1) of all tracks.
+
+    They are means over the fastest tracks, and the same forwards and backwards in time.
+    """
+    n_fastest = max(1, math.ceil(_FASTEST_SHARE * len(lengths)))
+    return np.sort(lengths, axis=0)[-n_fastest:].mean(axis=0)
+
+
+def clock_instants(steps: NDArray[np.float64], arc_step: float, n_samples: int) -> Instants:
+    """Return up to n_samples instants, arc_step apart on the clock of these steps (T - 1)."""
+    if len(steps) == 0:
+        return Instants(np.zeros(1, np.int64), np.zeros(1))
+    clock = np.concatenate([[0.0], np.cumsum(steps)])
     n_steps = min(math.floor(clock[-1] / arc_step), n_samples - 1)
     targets = np.minimum(arc_step * np.arange(n_steps + 1), clock[-1])
-    before = np.clip(np.searchsorted(clock, targets, side="right") - 1, 0, n_frames - 2)
+    before = np.clip(np.searchsorted(clock, targets, side="right") - 1, 0, len(steps) - 1)
     before[0] = 0  # the current frame, also if nothing moves at first and later ones equal it
-    alpha = (targets - clock[before]) / np.maximum(lengths[before], 1e-12)
-
-    start, end = scaled[:, before], scaled[:, before + 1]
-    # At a frame itself, what is unknown in the next one does not matter.
-    sampled = np.where(alpha[:, None] == 0.0, start, start + alpha[:, None] * (end - start))
-    return sampled, before + alpha
-
-
-def _clock_steps(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (T - 1) lengths the clock advances by: means over the fastest tracks."""
-    lengths = np.linalg.norm(np.diff(scaled, axis=1), axis=-1)
-    n_fastest = max(1, math.ceil(_FASTEST_SHARE * len(scaled)))
-    return np.sort(np.nan_to_num(lengths, nan=0.0), axis=0)[-n_fastest:].mean(axis=0)
+    return Instants(before, (targets - clock[before]) / np.maximum(steps[before], 1e-12))
 
 
 def _checked_tracks(uvz: ArrayLike) -> NDArray[np.float64]:

@@ -70,11 +70,18 @@ class Camera:
             and may lie outside the image.
         """
         xyz = _last_axis(xyz, 3, "xyz")
-        (fx, skew, cx), (_, fy, cy), _ = self.K
         z = xyz[..., 2]
+        u, v = self.pixels(xyz[..., 0], xyz[..., 1], z)
+        return np.stack([u, v, z], axis=-1)
+
+    def pixels(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Project points whose coordinates (m) lie apart: u and v (px), as `project` has them."""
+        (fx, skew, cx), (_, fy, cy), _ = self.K
         depth = np.where(z > 0.0, z, np.nan)
-        x, y = xyz[..., 0] / depth, xyz[..., 1] / depth
-        return np.stack([fx * x + skew * y + cx, fy * y + cy, z], axis=-1)
+        x, y = x / depth, y / depth
+        return fx * x + skew * y + cx, fy * y + cy
 
     def unproject(self, uvz: ArrayLike) -> NDArray[np.float64]:
         """Lift pixels with depth to points of the camera's optical frame.

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mu0_core.episode import (
     ROW_FILES,
 )
 from mu0_core.episode_captions import CAPTION_FILE, Caption, caption_texts
-from mu0_core.episode_rows import FrameRows, frame_rows
+from mu0_core.episode_rows import FrameRows, View, frame_rows
 from mu0_core.episode_statistics import acceleration, displacement, movement_statistics
 from mu0_core.errors import EpisodeError
 from mu0_core.se3 import check_transform, transform_points
@@ -203,26 +204,38 @@ def _write_samples(
     n = recording.tracks_xyz_world.shape[1]
     rank = np.random.default_rng(options.seed).permutation(n)
     keep = recording.moving | (rank < round(options.static_share * n))
-    slots = [
-        rows
-        for frame in range(recording.n_frames)
-        if (
-            rows := frame_rows(
-                recording.tracks_xyz_world,
+    xyz_world = np.ascontiguousarray(recording.tracks_xyz_world.T, np.float64)
+    slots = []
+    for frames in _frames_of_one_camera(recording):
+        view = View.of(
+            xyz_world,
+            frames,
+            camera=recording.camera(frames.start),
+            T_camera_world=recording.T_camera_world[frames.start],
+        )
+        for frame in frames:
+            rows = frame_rows(
+                view,
                 keep[frame],
                 frame=frame,
-                camera=recording.camera(frame),
-                T_camera_world=recording.T_camera_world[frame],
                 arc_step=options.arc_step,
                 future_len=options.future_len,
                 history_len=options.history_len,
             )
-        )
-    ]
+            if rows:
+                slots.append(rows)
     folder.mkdir()
     if slots:
         _write_slots(folder, recording, slots)
     return [(slot.frame, len(slot.points)) for slot in slots]
+
+
+def _frames_of_one_camera(recording: Recording) -> list[range]:
+    """Split the frames where intrinsics or pose change: one range where the camera is fixed."""
+    K, pose = recording.K, recording.T_camera_world
+    changes = (K[1:] != K[:-1]).any(axis=(1, 2)) | (pose[1:] != pose[:-1]).any(axis=(1, 2))
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), recording.n_frames]
+    return [range(start, end) for start, end in pairwise(edges)]
 
 
 def _write_slots(folder: Path, recording: Recording, slots: Sequence[FrameRows]) -> None:

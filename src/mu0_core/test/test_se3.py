@@ -73,6 +73,14 @@ def test_batches_broadcast():
     assert se3.log(T).shape == (4, 6)
 
 
+def test_coordinates_that_lie_apart_move_as_points_do():
+    T, points = random_transforms(), random_points(12).reshape(4, 3, 3)
+    points[1, 2] = np.nan
+    moved = se3.transform_coordinates(T, np.moveaxis(points, -1, 0))
+    expected = np.moveaxis(se3.transform_points(T, points), -1, 0)
+    np.testing.assert_allclose(moved, expected, rtol=0, atol=1e-15)
+
+
 def test_quaternions_are_xyzw_and_normalised():
     half = np.sqrt(0.5)
     T = se3.transform_from_quat_xyzw([1, 2, 3], [0, 0, 2 * half, 2 * half])
