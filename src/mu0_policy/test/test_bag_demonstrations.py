@@ -226,6 +226,13 @@ def test_a_bag_with_static_frames_knows_where_cameras_are(tmp_path, embodiment, 
     assert found.camera_places == {}
 
 
+def test_streams_slower_than_the_moments_are_refused(tmp_path, embodiment, embodiment_file):
+    bag = write_bag(tmp_path / "bag", embodiment)
+    says = r"/camera/color/image_raw: 10\.0 a second, moments are taken 15 a second; lower --bag"
+    with pytest.raises(EpisodeError, match=says):
+        list(read_demonstrations(bag_config(bag, embodiment_file, bag_rate_hz=15.0)))
+
+
 def test_bags_that_do_not_fit_are_refused(tmp_path, embodiment, embodiment_file):
     stops = write_bag(tmp_path / "stops", embodiment, wrist_until=8)
     with pytest.raises(EpisodeError, match=r"/wrist/image_raw: it ends 0\.80 s before /joint_sta"):

@@ -49,6 +49,7 @@ _DAMAGED = (
     KeyError,
     ValueError,
 )
+_SLOWEST_PERIODS = 1.25  # of the moments' period: stamps are uneven
 _STOPPED_S = 0.5  # before the others end
 
 
@@ -148,7 +149,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     stamps = {topic: [_stamp(m, at) for at, m in rows] for topic, rows in found.items()}
     needed = [*images.values(), _JOINTS, *([depth] if found[depth] else [])]
     first = max(stamps[topic][0] for topic in needed)
-    _check_ends(path, {topic: stamps[topic] for topic in needed})
+    _check_streams(path, {topic: stamps[topic] for topic in needed}, options.rate_hz)
     arm_paths = _paths(path, found[commands["arm"]], arm)
     hand_paths = _paths(path, found[commands["g"]], (gripper,))
     first = max(first, arm_paths[0].stamp_s)
@@ -213,12 +214,22 @@ def _stamp(message: Any, recorded_s: float) -> float:
 
 def _oldest(stamps_s: Sequence[float]) -> float:
     """Return how old a stream's value may be: a few of its own periods."""
-    period_s = float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.1
-    return _OLDEST_PERIODS * period_s
+    return _OLDEST_PERIODS * _period(stamps_s)
 
 
-def _check_ends(path: Path, stamps: Mapping[str, Sequence[float]]) -> None:
-    """Refuse a stream that stopped before the others, or it would shorten the demonstration."""
+def _period(stamps_s: Sequence[float]) -> float:
+    return float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.1
+
+
+def _check_streams(path: Path, stamps: Mapping[str, Sequence[float]], rate_hz: float) -> None:
+    """Refuse a stream that is too slow, or that stopped: it would shorten the demonstration."""
+    for topic, times_s in stamps.items():
+        period_s = _period(times_s)
+        if period_s * rate_hz > _SLOWEST_PERIODS:
+            raise EpisodeError(
+                f"{path}, {topic}: {1.0 / period_s:.1f} a second, moments are taken {rate_hz:g} a "
+                "second; lower --bag_rate_hz"
+            )
     first, *_, last = sorted(stamps, key=lambda topic: stamps[topic][-1])
     early_s = stamps[last][-1] - stamps[first][-1]
     if early_s > max(_STOPPED_S, _oldest(stamps[first])):
