@@ -45,7 +45,7 @@ def test_all_is_taken_at_the_times_of_the_pictures(recorded):
     assert np.abs(T_base_camera[:3, 3] - [1.18, 0.0, 0.388]).max() < 0.06  # base to camera
     T_world_camera = se3.inverse(read_episode(path).T_camera_world[0])
     T_world_base = T_world_camera @ se3.inverse(T_base_camera)
-    assert np.allclose(T_world_base[:3, :3], np.eye(3), atol=1e-6)
+    assert np.allclose(T_world_base[:3, :3], np.eye(3), atol=1e-4)
     # The grip point lies on the optical axis, in front of the wrist camera.
     in_camera = se3.transform_points(se3.inverse(T_tool_wrist), [0.0, 0.0, 0.01])
     assert np.allclose(in_camera[:2], 0.0, atol=1e-9) and 0.1 < in_camera[2] < 0.2
