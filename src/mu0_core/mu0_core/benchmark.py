@@ -43,6 +43,7 @@ class Observation:
         pictures: By camera (FRONT, WRIST), (H, W, 3) uint8 RGB, upright.
         depth_m: (H, W) float32 of the front camera, m along the optical axis, NaN = none.
         camera: Intrinsics of the front camera.
+        wrist_camera: Of the wrist camera; None where the benchmark does not tell them.
         q: (j,) measured joints of the arm, rad.
         gripper: Measured place of the fingers, 0 = open, 1 = closed.
         joints: Names of the arm's joints, j of them.
@@ -58,6 +59,7 @@ class Observation:
     joints: tuple[str, ...]
     rate_hz: float
     time_s: float
+    wrist_camera: Camera | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

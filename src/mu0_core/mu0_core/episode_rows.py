@@ -102,7 +102,7 @@ class View:
             camera: The intrinsics in these frames.
             T_camera_world: (4, 4) the pose in these frames.
         """
-        exists = np.isfinite(xyz_world[..., frames.start : frames.stop]).all(axis=0)
+        exists = np.asarray(np.isfinite(xyz_world[..., frames.start : frames.stop]).all(axis=0))
         points = np.flatnonzero(exists.any(axis=1))
         uvz = transform_coordinates(T_camera_world, xyz_world[:, points])
         uvz[0], uvz[1] = camera.pixels(*uvz)
@@ -165,6 +165,6 @@ def _path(
     sampled *= image_size(view.camera.width, view.camera.height)
     prefix = np.logical_and.accumulate(np.isfinite(sampled).all(axis=0), axis=1)
     source_index = np.full(length, np.nan)
-    known = prefix.any(axis=0)
+    known = np.asarray(prefix.any(axis=0))
     source_index[: len(known)][known] = instants.source_index[known]
     return Path(raw_steps, Steps.padded(sampled, prefix, length), source_index)

@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
+from mu0_core import se3
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.messages import (
     features_message,
@@ -29,12 +30,13 @@ from mu0_core.ros.messages import (
 )
 from mu0_msgs.msg import TraceFeatures
 from mu0_policy.action_expert.actions import ActionSpace
-from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.card import ExpertCard, place_fields
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
 from mu0_policy.action_expert.model import ActionExpert
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.policy import ExpertPolicy
+from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.nodes.action_expert_node import ActionExpertNode
 
 pytestmark = pytest.mark.ros
@@ -122,7 +124,7 @@ class FakeRobot(Node):
         super().__init__("robot", context=context)
         self.model, self.q, self.latest = model, HOME.copy(), None
         self.features, self.wrist, self.size = "tiny 12ab", True, (24, 32)
-        self.jaws, self.paths, self.age_s = [], [], 0.0
+        self.jaws, self.paths, self.age_s, self.mount_m = [], [], 0.0, 0.2
         description = self.create_publisher(String, "robot_description", Qos.LATCHED.profile)
         description.publish(String(data=urdf))
         self._joints = self.create_publisher(JointState, "joint_states", 10)
@@ -155,7 +157,13 @@ class FakeRobot(Node):
             child="tool0",
             stamp=now.to_msg(),
         )
-        self._tf.publish(TFMessage(transforms=[tool]))
+        wrist = transform_stamped(
+            se3.make_transform(np.eye(3), [self.mount_m, 0.0, 0.0]),
+            parent="tool0",
+            child="wrist",
+            stamp=now.to_msg(),
+        )
+        self._tf.publish(TFMessage(transforms=[tool, wrist]))
 
     def _see(self):
         now = self.get_clock().now()
@@ -306,6 +314,18 @@ def test_an_expert_that_sees_something_else_is_refused(graph, capfd):
     assert made.policy.state == "unconfigured"
     said = capfd.readouterr().err
     assert "wrist camera: nothing came; check the topic /wrist_camera/color/image_raw" in said
+
+
+def test_a_camera_that_was_moved_is_refused(graph, capfd):
+    T_tool_wrist = se3.make_transform(np.eye(3), [0.1, 0.0, 0.0])
+    told = CameraPlace(mount=Mount.TOOL, T_mount_camera=T_tool_wrist)
+    made = graph(card=replace(CARD, **place_fields((None, told))), ready_timeout_s=10.0)
+    made.policy.trigger_configure()
+    assert made.policy.state == "unconfigured"
+    assert "wrist camera: TF puts it at [0.2, 0.0, 0.0] m from the tool" in capfd.readouterr().err
+    made.robot.mount_m = 0.1
+    made.policy.trigger_configure()
+    assert made.policy.state == "inactive"
 
 
 def test_slow_answers_make_neither_pause_nor_jump(graph):

@@ -1,12 +1,12 @@
 """Demonstrations of every source: one form, aligned by rule, refused when bad."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mu0_core.errors import ConfigError, EpisodeError
+from mu0_policy.camera_places import Mount
 from mu0_policy.demonstrations.alignment import moments, newest
 from mu0_policy.demonstrations.demonstration import Demonstration, Wanted, check, faults
 from mu0_policy.demonstrations.export_lerobot import main as export
@@ -201,6 +201,12 @@ def test_bad_data_sets_are_refused(data_set, tmp_path):
     _, path = data_set
     with pytest.raises(EpisodeError, match="exists"):
         write_lerobot([made()], path)
+    for other, what in (
+        (made(robot="ur5e"), "robot: expected 'planar', got 'ur5e'"),
+        (made(pictures={c: np.zeros((12, 8, 8, 3), np.uint8) for c in ("front", "wrist")}), "8x8"),
+    ):
+        with pytest.raises(EpisodeError, match=what):
+            write_lerobot([made(), other], tmp_path / "mixed")
     with pytest.raises(EpisodeError, match="another order"):
         write_lerobot([made(), made(joints=("j2", "j1", "j3"))], tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
@@ -278,6 +284,17 @@ def test_simulated_episodes(simulated):
     # It moves from the seventh command on; the goal is said one moment before.
     assert found.commands[:, 3].tolist() == [0.0] * 6 + [1.0] * 6
     assert found.depth[3].shape == (48, 64)
+    assert found.camera_places == {}
+    with np.load(simulated / "robot" / "states.npz") as file:
+        states = dict(file)
+    np.savez(simulated / "robot" / "states.npz", **states, T_base_camera=np.eye(4))
+    (found,) = read_demonstrations(SourceConfig(demonstrations=(str(simulated),)))
+    assert found.camera_places["front"].mount is Mount.BASE
+    stamps = np.load(simulated / "stamps.npy")
+    np.save(simulated / "stamps.npy", stamps + 0.1 * (np.arange(12) > 7))
+    with pytest.raises(EpisodeError, match=r"moments 7 and 8 are 0\.2000 s apart"):
+        list(read_demonstrations(SourceConfig(demonstrations=(str(simulated),))))
+    np.save(simulated / "stamps.npy", stamps)
     (simulated / "robot" / "wrist.npy").unlink()
     with pytest.raises(EpisodeError, match="no recording of a robot"):
         list(read_demonstrations(SourceConfig(demonstrations=(str(simulated),))))
@@ -301,171 +318,7 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(EpisodeError, match="neither"):
         list(read_demonstrations(SourceConfig(demonstrations=(str(tmp_path / "empty"),))))
+    with pytest.raises(ConfigError, match="another value than gripper_open"):
+        SourceConfig(demonstrations=("a",), gripper_open=1.0)
     with pytest.raises(ConfigError, match="NAME=THEIRS"):
         SourceConfig(demonstrations=("a",), camera_names=("front",))
-
-
-# ---------------------------------------------------------------------------------------- bags
-
-
-def write_bag(path, embodiment, *, joints=JOINTS, wrist_until=99, stamps_late=0.0, depth=False):
-    """Write what a driver, a controller and a person would publish; 20 Hz joints, 10 Hz images."""
-    from rosbags.rosbag2 import Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types = store.types
-    header = types["std_msgs/msg/Header"]
-    time = types["builtin_interfaces/msg/Time"]
-    duration = types["builtin_interfaces/msg/Duration"]
-    point = types["trajectory_msgs/msg/JointTrajectoryPoint"]
-    none = np.zeros(0)
-
-    def stamp(t):
-        return time(sec=int(t), nanosec=round((t % 1.0) * 1e9))
-
-    def trajectory(start, names, times, rows):
-        return types["trajectory_msgs/msg/JointTrajectory"](
-            header=header(stamp=stamp(start), frame_id=""),
-            joint_names=list(names),
-            points=[
-                point(
-                    positions=np.array(row, np.float64),
-                    velocities=none,
-                    accelerations=none,
-                    effort=none,
-                    time_from_start=duration(sec=int(t), nanosec=round((t % 1.0) * 1e9)),
-                )
-                for t, row in zip(times, rows, strict=True)
-            ],
-        )
-
-    def image(t, value):
-        return types["sensor_msgs/msg/Image"](
-            header=header(stamp=stamp(t), frame_id="camera"),
-            height=8,
-            width=8,
-            encoding="bgr8",
-            is_bigendian=0,
-            step=24,
-            data=np.tile(np.array([0, 0, value], np.uint8), 64),
-        )
-
-    def depth_image(t, millimetres):
-        return types["sensor_msgs/msg/Image"](
-            header=header(stamp=stamp(t), frame_id="camera"),
-            height=8,
-            width=8,
-            encoding="16UC1",
-            is_bigendian=0,
-            step=16,
-            data=np.full(64, millimetres, np.uint16).view(np.uint8),
-        )
-
-    def info(t):
-        region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-        return types["sensor_msgs/msg/CameraInfo"](
-            header=header(stamp=stamp(t), frame_id="camera"),
-            height=8,
-            width=8,
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
-            k=np.array([9.0, 0.0, 3.5, 0.0, 10.0, 3.5, 0.0, 0.0, 1.0]),
-            r=np.eye(3).ravel(),
-            p=np.zeros(12),
-            binning_x=0,
-            binning_y=0,
-            roi=region,
-        )
-
-    rows = [
-        (10.0, "/mu0/instruction", types["std_msgs/msg/String"](data="lift the cube")),
-        (
-            10.2,
-            "/arm_controller/joint_trajectory",
-            trajectory(10.2, joints, [0.0, 1.0], [[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]]),
-        ),
-        (
-            10.2,
-            "/gripper_controller/joint_trajectory",
-            trajectory(10.2, ("jaw",), [0.5, 0.7], [[0.04], [0.0]]),
-        ),
-    ]
-    for i in range(31):
-        t = 10.0 + i / 20.0
-        at = np.clip(t - 10.2 - 0.05, 0.0, 1.0)
-        state = types["sensor_msgs/msg/JointState"](
-            header=header(stamp=stamp(t), frame_id=""),
-            name=[*joints, "jaw"],
-            position=np.array([0.4 * at, -0.2 * at, 0.1 * at, 0.04]),
-            velocity=none,
-            effort=none,
-        )
-        rows.append((t, "/joint_states", state))
-    for i in range(15):
-        t = 10.0 + i / 10.0
-        rows.append((t + 0.03, "/camera/color/image_raw", image(t + stamps_late, 10 * i)))
-        if depth:
-            rows.append((t, "/camera/color/camera_info", info(t)))
-            aligned = depth_image(t, 500 + i)
-            rows.append((t + 0.03, "/camera/aligned_depth_to_color/image_raw", aligned))
-        if i < wrist_until:
-            rows.append((t + 0.03, "/wrist/image_raw", image(t, 100)))
-    with Writer(path, version=9) as writer:
-        connections = {}
-        for t, topic, message in sorted(rows, key=lambda row: row[0]):
-            if topic not in connections:
-                connections[topic] = writer.add_connection(
-                    topic, message.__msgtype__, typestore=store
-                )
-            raw = store.serialize_cdr(message, message.__msgtype__)
-            writer.write(connections[topic], round(t * 1e9), raw)
-    return path
-
-
-def bag_config(path, embodiment_file, **changes):
-    values = {
-        "demonstrations": (str(path),),
-        "embodiment_file": embodiment_file,
-        "camera_names": ("wrist=/wrist/image_raw",),
-    }
-    return SourceConfig(**(values | changes))
-
-
-def test_bags(tmp_path, embodiment, embodiment_file):
-    bag = write_bag(tmp_path / "bag", embodiment)
-    (found,) = read_demonstrations(bag_config(bag, embodiment_file))
-    check(found, Wanted(joints=JOINTS, cameras=("wrist",), rate_hz=10.0))
-    assert found.instruction == "lift the cube"
-    assert (found.robot, len(found)) == ("planar", 13)  # from the first command on
-    assert found.depth is None
-    assert found.focal_lengths == {}
-    # Moment 0 is at 10.2 s, and its command what holds at 10.3 s.
-    assert np.allclose(found.commands[0, :3], [0.04, -0.02, 0.01])
-    assert np.allclose(found.commands[-1, :3], [0.4, -0.2, 0.1])
-    assert found.pictures["front"][0][0, 0].tolist() == [20, 0, 0]  # taken at 10.2 s, bgr8
-    # It moves from 10.7 s on.
-    assert np.allclose(found.commands[:, 3], [0.0] * 5 + [1.0] * 8)
-
-
-def test_depth_and_intrinsics_of_a_bag(tmp_path, embodiment, embodiment_file):
-    bag = write_bag(tmp_path / "bag", embodiment, depth=True)
-    (found,) = read_demonstrations(bag_config(bag, embodiment_file))
-    check(found)
-    assert found.depth[0].shape == (8, 8)
-    assert found.depth[0][0, 0] == pytest.approx(0.502)  # of 10.2 s
-    assert found.focal_lengths == {"front": 1.25}
-
-
-def test_bags_that_do_not_fit_are_refused(tmp_path, embodiment, embodiment_file):
-    stops = write_bag(tmp_path / "stops", embodiment, wrist_until=8)
-    (cut,) = read_demonstrations(bag_config(stops, embodiment_file))
-    assert len(cut) < 13  # it ends where the wrist camera stops
-    other = write_bag(tmp_path / "other", embodiment, joints=("a", "b", "c"))
-    with pytest.raises(EpisodeError, match=r"a command of a, b, c|joint_states has no j1"):
-        list(read_demonstrations(bag_config(other, embodiment_file)))
-    with pytest.raises(EpisodeError, match="nothing on /side"):
-        config = bag_config(stops, embodiment_file, camera_names=("side=/side",))
-        list(read_demonstrations(config))
-    with pytest.raises(ConfigError, match="embodiment_file"):
-        list(read_demonstrations(replace(bag_config(stops, None))))

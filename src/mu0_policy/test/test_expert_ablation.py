@@ -52,6 +52,17 @@ def test_pairs_differ_in_the_traces_alone(study, tmp_path, capsys):
     assert "| small | 2 | 0.2115 ± 0.0045 |" in (tmp_path / "study" / "ablation.md").read_text()
 
 
+def test_ctrl_c_says_how_to_go_on(study, monkeypatch, capsys):
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        ablation.main(study)
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_a_study_goes_on_where_it_stopped(study, tmp_path):
     assert ablation.main([*study, "--seeds", "0", "--sizes", "small"]) == 0
     (tmp_path / "study" / "small_no_traces_0" / "result.json").unlink()

@@ -321,6 +321,13 @@ def test_a_joint_that_does_not_move_is_not_blown_up():
     assert still.action(torch.tensor([0.01, 0.0])).abs().max() <= 1.01
 
 
+def test_answers_that_are_no_numbers_are_refused():
+    policy, moment = ExpertPolicy(_checkpoint()), _moment()
+    broken = {name: np.full_like(rows, np.nan) for name, rows in moment.features.items()}
+    with pytest.raises(ShapeError, match="the expert's answer is no number"):
+        policy.commands(replace(moment, features=broken))
+
+
 def _benchmark_policy(**card):
     one = replace(_checkpoint(), card=replace(CARD, **card))
     asked = []
@@ -344,6 +351,7 @@ def _seen(**changes):
         "joints": CARD.joints,
         "rate_hz": 10.0,
         "time_s": 0.0,
+        "wrist_camera": Camera.from_fovy(1.2, 64, 48),
     }
     return benchmark.Observation(**(values | changes))
 
@@ -370,10 +378,26 @@ def test_in_a_benchmark_half_of_a_chunk_is_executed_before_the_next_is_asked():
         ({"rate_hz": 20.0}, "rate: trained with 10 actions a second, here are 20"),
         ({"joints": ("j2", "j1", "j3")}, "joints: trained with j1"),
         ({"pictures": {"front": np.zeros((48, 64, 3), np.uint8)}}, "wrist camera: nothing came"),
+        ({"camera": Camera.from_fovy(0.9, 64, 48)}, "front camera: focal length 1.035"),
+        (
+            {"wrist_camera": Camera.from_fovy(0.7, 64, 48)},
+            r"wrist camera: focal length 1\.370 .* trained with 0\.731",
+        ),
+        (
+            {
+                "pictures": {
+                    name: np.zeros((48, 48 if name == "wrist" else 64, 3), np.uint8)
+                    for name in ("front", "wrist", "side")
+                }
+            },
+            "wrist camera: pictures of 48x48 px, trained with 64x48",
+        ),
     ],
 )
 def test_a_benchmark_of_another_robot_is_refused(changes, says):
-    policy, _ = _benchmark_policy()
+    policy, _ = _benchmark_policy(focal_lengths=(1.36984, 0.73087, 0.0))
+    policy.reset("take it")
+    policy.act(_seen())
     policy.reset("take it")
     with pytest.raises(ConfigError, match=says):
         policy.act(_seen(**changes))

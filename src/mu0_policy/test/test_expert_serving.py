@@ -1,17 +1,19 @@
 """Serving an action expert without ROS: asking, hand-over, fingers, the end, the checks."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mu0_core import se3
 from mu0_core.embodiment import arm_limits
 from mu0_core.errors import ConfigError, ShapeError, StaleInputError
 from mu0_policy import chunk as chunks
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.asking import Asking
-from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.card import ExpertCard, place_fields
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.readiness import (
@@ -20,8 +22,10 @@ from mu0_policy.action_expert.readiness import (
     check_card,
     check_seen,
     features_fault,
+    not_compared,
     picture_fault,
 )
+from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.core import End, Measured, PolicyCore
 from mu0_policy.safety import SafetyConfig
 
@@ -294,6 +298,53 @@ def test_what_is_seen_must_be_what_was_trained_on(changes, what):
     check_seen(CARD, *seen(), TIMING)
     with pytest.raises(ConfigError, match=what):
         check_seen(CARD, *seen(**changes), TIMING)
+
+
+def placed(x_m, turn_rad=0.0):
+    """A camera's pose, turned about its optical axis."""
+    return se3.exp([x_m, 0.0, 0.5, 0.0, 0.0, 0.0]) @ se3.exp([0.0, 0.0, 0.0, 0.0, 0.0, turn_rad])
+
+
+@pytest.mark.parametrize(
+    ("here", "says"),
+    [
+        ((0.9, 0.0), ""),
+        ((0.98, 0.05), ""),  # the demonstrations' own spread, and the tolerance
+        ((0.9, 0.3), "0.00 m and 0.30 rad apart, limits 0.09 m and 0.10 rad"),
+        (
+            (1.0, 0.0),
+            r"front camera: TF puts it at \[1.0, 0.0, 0.5\] m from the base, in training it was "
+            r"at \[0.9, 0.0, 0.5\] m: 0.10 m",
+        ),
+    ],
+)
+def test_cameras_must_be_where_they_were(here, says):
+    places = (
+        CameraPlace(mount=Mount.BASE, T_mount_camera=placed(0.9), spread_m=0.04),
+        CameraPlace(mount=Mount.TOOL, T_mount_camera=placed(0.1)),
+    )
+    card = replace(CARD, **place_fields(places))
+    change = {"front": {"T_mount_camera": placed(*here), "frame": "optical"}}
+    states, cameras = seen(**change, wrist={"frame": "hand_camera"})
+    assert not_compared(card, cameras) == ["wrist camera: TF does not know where 'hand_camera' is"]
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        check_seen(card, states, cameras, TIMING)
+
+
+def test_a_place_that_nobody_told_is_not_compared():
+    told = CameraPlace(mount=Mount.TOOL, T_mount_camera=placed(0.1))
+    partly = replace(CARD, **place_fields((None, told)))
+    assert (CARD.place("wrist"), partly.place("front")) == (None, None)
+    states, cameras = seen(front={"T_mount_camera": placed(5.0)})
+    for card in (CARD, partly):
+        check_seen(card, states, cameras, TIMING)
+        assert "front camera: its place in the demonstrations is not known" in not_compared(
+            card, cameras
+        )
+    with pytest.raises(ConfigError, match="camera_mounts: expected base or tool, got 'hand'"):
+        replace(partly, camera_mounts=("", "hand"))
+    with pytest.raises(ConfigError, match="camera_poses: expected 14, got 7"):
+        replace(partly, camera_poses=partly.camera_poses[:7])
 
 
 def test_what_is_not_known_is_not_judged():

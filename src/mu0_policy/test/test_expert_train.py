@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from mu0_core.errors import CheckpointError, EpisodeError
-from mu0_policy.action_expert import checkpoint, train
+from mu0_core.config import from_dict, to_dict
+from mu0_core.errors import CheckpointError, ConfigError, EpisodeError
+from mu0_policy.action_expert import checkpoint, frozen, train, training_start, training_store
 from mu0_policy.action_expert.actions import ActionSpace, Translator
+from mu0_policy.action_expert.card import ExpertCard, readme
 from mu0_policy.action_expert.config import SIZES, ActionExpertConfig, DecoderConfig
 from mu0_policy.action_expert.feature_cache import prepare
 from mu0_policy.action_expert.model import ActionExpert
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
 from mu0_policy.action_expert.training_data import ExampleRules, ExpertDataset, collate
+from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.demonstration import Demonstration
+from mu0_policy.demonstrations.reading import read_demonstrations
 
 JOINTS = ("j1", "j2", "j3")
 RULES = ExampleRules(chunk_size=4, most_known=2, known_share=0.5, shift_px=2, noises=1, seed=0)
@@ -50,7 +54,9 @@ def config(tmp_path, world_model, monkeypatch):
     torch.set_num_threads(1)
     decoder = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
     monkeypatch.setitem(SIZES, "small", decoder)
-    monkeypatch.setattr(train, "read_demonstrations", lambda config: (made(s) for s in range(4)))
+    monkeypatch.setattr(
+        training_start, "read_demonstrations", lambda *_: (made(s) for s in range(4))
+    )
     return ExpertTrainingConfig(
         demonstrations=("made",),
         output=tmp_path / "run",
@@ -167,9 +173,22 @@ def test_features_are_computed_once(tmp_path):
     assert len(calls) == 30
 
 
+def test_two_trainings_may_fill_one_cache(tmp_path):
+    def slower(*args):
+        if not any(tmp_path.iterdir()):
+            prepare(made(), ("wrist",), fake_extract, "a", tmp_path)
+        return fake_extract(*args)
+
+    found = prepare(made(), ("wrist",), slower, "a", tmp_path)
+    assert len(found) == 10
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_serving_sees_is_what_training_saw(config, world_model):
     trainer, _ = run(config)
-    extract = train.load_extractor(str(world_model), train.FeatureConfig(grid=4, pool=1, draws=1))
+    extract = frozen.load_extractor(
+        str(world_model), frozen.FeatureConfig(grid=4, pool=1, draws=1)
+    )
     one = made(0)
     found = extract(one.pictures["front"][3], one.instruction)
     names = sorted(p.name for p in config.cache.iterdir())
@@ -210,8 +229,8 @@ def test_a_run_leaves_a_policy_with_its_card(config):
     assert any((config.output / "logs").rglob("events*"))
     policy = ExpertPolicy(found)
     one = made(0)
-    extract = train.load_extractor(
-        config.world_model, train.FeatureConfig(grid=4, pool=1, draws=1)
+    extract = frozen.load_extractor(
+        config.world_model, frozen.FeatureConfig(grid=4, pool=1, draws=1)
     )
     moment = Moment(
         features=extract(one.pictures["front"][0], one.instruction),
@@ -247,14 +266,19 @@ def test_it_learns_to_reach(config):
 
 
 def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
+    wide = np.zeros((10, 32, 64, 3), np.uint8)
+    on_tool = CameraPlace(mount=Mount.TOOL, T_mount_camera=np.eye(4))
     bad = [
-        made(0),
+        made(0, focal_lengths={"front": 1.0}, camera_places={"wrist": on_tool}),
         made(1, pictures={"front": made(1).pictures["front"]}),
         made(2, joints=("j2", "j1", "j3")),
         made(3, rate_hz=20.0),
         made(4, depth=np.ones((10, 32, 32), np.float32)),
+        made(5, focal_lengths={"front": 1.5}),
+        made(6, pictures={"front": made(6).pictures["front"], "wrist": wide}),
+        made(7, camera_places={"wrist": CameraPlace(mount=Mount.BASE, T_mount_camera=np.eye(4))}),
     ]
-    monkeypatch.setattr(train, "read_demonstrations", lambda config: iter(bad))
+    monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(bad))
     config.output.mkdir()
     with pytest.raises(EpisodeError) as error:
         train.Trainer(config)
@@ -267,16 +291,74 @@ def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
         "20 Hz",
         "made 4",
         "depth",
+        "made 5",
+        "front camera: focal length 1.500",
+        "made 6",
+        "wrist camera: pictures of 64x32 px",
+        "made 7",
+        "fixed to the base, in others to the tool",
     ):
         assert what in str(error.value)
     assert "made 0" not in str(error.value)
 
 
+def test_folders_that_cannot_be_read_are_all_named(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(training_start, "read_demonstrations", read_demonstrations)
+    for name in ("one", "two"):
+        (tmp_path / "demos" / name).mkdir(parents=True)
+    with pytest.raises(EpisodeError) as error:
+        training_start.load_all(replace(config, demonstrations=(f"{tmp_path}/demos/*",)), None)
+    assert all(f"demos/{name}: neither" in str(error.value) for name in ("one", "two"))
+
+
+def test_demonstrations_are_compared_with_the_embodiment_file(
+    config, embodiment_file, monkeypatch
+):
+    class Extractor:
+        def origin(self, *, depth):
+            return "fake"
+
+        def __call__(self, *args):
+            return fake_extract(*args)
+
+    other = [made(0, joints=("j2", "j1", "j3")), made(1, robot="ur5e")]
+    shown = [[made(0), made(1, gripper_joints=())], other]
+    monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(shown.pop(0)))
+    config = replace(config, embodiment_file=embodiment_file)
+    facts, prepared = training_start.load_all(config, Extractor())
+    assert len(facts) == len(prepared) == 2
+    with pytest.raises(EpisodeError, match="another order") as error:
+        training_start.load_all(config, Extractor())
+    assert "robot: expected 'planar' as in the embodiment file, got 'ur5e'" in str(error.value)
+
+
+def test_where_cameras_were_is_on_the_card(config):
+    near, far = np.eye(4), np.eye(4)
+    near[:3, 3], far[:3, 3] = [0.9, 0.0, 0.5], [0.96, 0.0, 0.5]
+    shown = [
+        made(s, camera_places={"front": CameraPlace(mount=Mount.BASE, T_mount_camera=T)})
+        for s, T in enumerate((near, far))
+    ]
+    facts = [training_start._facts(one, ("wrist",), "tiny") for one in shown]
+    card = training_start.make_card(config, facts)
+    place = card.place("front")
+    assert place.mount is Mount.BASE
+    assert np.allclose(place.T_mount_camera[:3, 3], [0.93, 0.0, 0.5])
+    assert place.spread_m == pytest.approx(0.03)
+    assert card.place("wrist") is None
+    assert from_dict(ExpertCard, json.loads(json.dumps(to_dict(card)))) == card
+    assert "front: (0.93, 0.00, 0.50) m from the base, within 0.03 m; wrist: not known" in readme(
+        card, 1000
+    )
+    facts[1] = training_start._facts(made(), ("wrist",), "tiny")
+    some = training_start.make_card(config, facts)
+    assert some.place("front") is None  # one of them does not say
+
+
 def test_data_sets_with_other_names_are_trained_on(config, monkeypatch):
     from mu0_policy.demonstrations.lerobot_writer import write_lerobot
-    from mu0_policy.demonstrations.reading import read_demonstrations
 
-    monkeypatch.setattr(train, "read_demonstrations", read_demonstrations)
+    monkeypatch.setattr(training_start, "read_demonstrations", read_demonstrations)
     path = config.output.with_name("set")
     write_lerobot([made(s) for s in range(2)], path)
     names = ("front=wrist", "hand=front")
@@ -291,6 +373,98 @@ def test_nothing_to_resume_is_said(config):
     config.output.mkdir()
     with pytest.raises(CheckpointError, match="nothing to resume"):
         train.Trainer(replace(config, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"size": "medium", "seed": 3}, r"size: the run .* began with 'small', got 'medium'"),
+        ({"batch_size": 2}, "batch_size: the run"),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_it_began_with(config, changes, what):
+    training_store.begin_run(config)
+    before = (config.output / "training.yaml").read_text()
+    with pytest.raises(ConfigError, match=what):
+        training_store.begin_run(replace(config, resume=True, **changes))
+    assert (config.output / "training.yaml").read_text() == before
+    given = {"output": config.output, "resume": True, "steps": 9}
+    assert training_store.settings(given) == replace(config, resume=True, steps=9)
+    assert not list(config.output.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["state", "latest", "best"])
+def test_what_a_run_left_is_not_overwritten(config, name):
+    given = {"output": config.output, "demonstrations": ["made"]}
+    assert training_store.settings(given).output == config.output
+    (config.output / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds a run; add --resume, or remove it"):
+        training_store.settings(given)
+
+
+def test_a_run_does_not_go_on_with_other_demonstrations(config, monkeypatch):
+    _, results = run(config)
+    again = replace(config, resume=True)
+    _, same = run(again)
+    assert same["steps"] == 4
+    assert same["held_out_rad"] == results["held_out_rad"]
+    others = [made(s) for s in (0, 1, 2, 9)]
+    monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(others))
+    with pytest.raises(ConfigError, match="are others than those that the run"):
+        train.Trainer(again)
+
+
+def test_a_full_disk_stops_a_run_only_at_its_end(config, monkeypatch, caplog):
+    full = CheckpointError("state: cannot be written: no space")
+    failing = iter([True, False, False, False])
+    save = checkpoint.save
+
+    def sometimes(whole, folder):
+        if folder.name == "latest" and next(failing):
+            raise full
+        save(whole, folder)
+
+    monkeypatch.setattr(checkpoint, "save", sometimes)
+    _, results = run(config)
+    assert results["steps"] == 4
+    assert "training goes on" in caplog.text
+    assert checkpoint.load(config.output / "latest").card.step == 4
+
+    def never(whole, folder):
+        raise full
+
+    monkeypatch.setattr(checkpoint, "save", never)
+    with pytest.raises(CheckpointError, match="no space"):
+        run(replace(config, output=config.output.with_name("full")))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(config, monkeypatch):
+    trainer, _ = run(replace(config, steps=1))
+    whole = checkpoint.load(trainer.config.output / "latest")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    folder = config.output.with_name("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(whole, folder / "latest")
+    assert list(folder.iterdir()) == []
+    (folder / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        checkpoint.save(whole, folder / "file" / "latest")
+
+
+def test_ctrl_c_says_how_to_go_on(config, monkeypatch, capsys):
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Trainer, "run", stopped)
+    monkeypatch.setattr(train.Trainer, "__init__", lambda self, config: None)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--demonstrations", "made", "--output", str(config.output)])
+    assert ended.value.code == 130
+    assert "--resume goes on" in capsys.readouterr().err
 
 
 def test_the_command(config, capsys):

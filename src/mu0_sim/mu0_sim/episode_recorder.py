@@ -6,14 +6,16 @@ their bodies. This reads the simulator's truth: it makes training data, and driv
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core import se3
 from mu0_core.config import option, validate
-from mu0_core.episode_writer import Recording
+from mu0_core.episode_captions import Caption
+from mu0_core.episode_writer import EpisodeOptions, Recording, write_episode
 from mu0_sim.cameras import CameraFrame
 from mu0_sim.simulation import Simulation
 from mu0_sim.truth import BodyPoints
@@ -142,6 +144,42 @@ class EpisodeRecorder:
             moving=travel > _MOVING_M,
             cluster_ids=np.concatenate(cluster_ids),
         )
+
+
+def write_demonstration(
+    path: Path,
+    recording: Recording,
+    instruction: str,
+    options: EpisodeOptions,
+    *,
+    skills: tuple[str, ...],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write an episode in which a robot does one thing from the first picture to the last.
+
+    Args:
+        path: Its folder.
+        recording: From `EpisodeRecorder.recording`.
+        instruction: What is done, in words.
+        options: Of the traces.
+        skills: Labels of what is done.
+        provenance: Where it comes from.
+    """
+    caption = Caption(
+        start=0,
+        end=recording.n_frames - 1,
+        instructions=(instruction,),
+        skill_labels=skills,
+        embodiment_type="robot_gripper",
+    )
+    write_episode(
+        path,
+        recording,
+        options,
+        captions=[caption],
+        description=instruction,
+        provenance=dict(provenance),
+    )
 
 
 def _visible(frame: CameraFrame, xyz_world: FloatArray) -> NDArray[np.bool_]:

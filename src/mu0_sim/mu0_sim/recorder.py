@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mu0_core.config import option, validate
-from mu0_core.episode_captions import Caption
 from mu0_core.episode_validator import validate_episode
-from mu0_core.episode_writer import EpisodeOptions, write_episode
+from mu0_core.episode_writer import EpisodeOptions
 from mu0_core.errors import TrajectoryError
 from mu0_sim.demonstrations import go_astray, plan_demonstration, play
-from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
+from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget, write_demonstration
 from mu0_sim.robot_control import Observer, RobotControl
 from mu0_sim.robot_recorder import ROBOT_FOLDER, RobotRecorder
 from mu0_sim.scripted_expert import LiftPlan, plan_lift
@@ -191,22 +190,13 @@ def _faults(path: Path) -> tuple[str, ...]:
 def _write(
     path: Path, simulation: Simulation, recorder: EpisodeRecorder, config: RecorderConfig
 ) -> None:
-    recording = recorder.recording()
-    instruction = simulation.instruction
-    caption = Caption(
-        start=0,
-        end=recording.n_frames - 1,
-        instructions=(instruction,),
-        skill_labels=_SKILLS,
-        embodiment_type="robot_gripper",
-    )
-    write_episode(
+    write_demonstration(
         path,
-        recording,
+        recorder.recording(),
+        simulation.instruction,
         # The recorder has chosen which resting points to track: all of them get rows.
         EpisodeOptions(arc_step=config.arc_step, static_share=1.0),
-        captions=[caption],
-        description=instruction,
+        skills=_SKILLS,
         provenance={
             "program": "mu0_sim record",
             "robot": config.robot,

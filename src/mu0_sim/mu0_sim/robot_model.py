@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mu0_core.errors import ConfigError
+from mu0_core.se3 import make_transform
 from mu0_sim.mujoco_gl import mujoco
 from mu0_sim.robots import TOOL_FRAME, RobotSpec
 
@@ -80,6 +82,20 @@ _SOURCES = {
 WRIST_CAMERA = "wrist_camera"
 _WRIST_XYZ, _WRIST_TARGET_XYZ = (0.08, 0.0, -0.10), (0.0, 0.0, 0.01)  # in the tool frame, m
 WRIST_FOVY_RAD = math.radians(75.0)
+
+
+def _wrist_pose() -> NDArray[np.float64]:
+    """Return a pose beside the plane of the fingers, from where the grip point is looked at."""
+    forward = np.subtract(_WRIST_TARGET_XYZ, _WRIST_XYZ)
+    forward /= np.linalg.norm(forward)
+    right = np.array([0.0, 1.0, 0.0])
+    return make_transform(
+        np.column_stack((right, np.cross(forward, right), forward)), np.array(_WRIST_XYZ)
+    )
+
+
+T_TOOL_WRIST = _wrist_pose()
+"""(4, 4) pose of the wrist camera's optical frame (REP-103) in the tool frame."""
 
 _ARM_ARMATURE = 0.3  # kg m^2, reflected rotor inertia; the descriptions leave it out
 _ARM_DAMPING = 0.1  # N m s/rad
@@ -183,12 +199,9 @@ def _place_tool_frame(spec: mujoco.MjSpec, shift_m: float) -> None:
 
 
 def _add_wrist_camera(spec: mujoco.MjSpec) -> None:
-    """Fix a camera to the hand, beside the plane of the fingers, that looks at the grip point."""
-    backward = np.subtract(_WRIST_XYZ, _WRIST_TARGET_XYZ)
-    backward /= np.linalg.norm(backward)
-    right = np.array([0.0, 1.0, 0.0])
+    """Fix a camera to the hand."""
     quat = np.zeros(4)
-    rotation = np.column_stack((right, np.cross(backward, right), backward))
+    rotation = T_TOOL_WRIST[:3, :3] * (1.0, -1.0, -1.0)  # MuJoCo: y up, z back
     mujoco.mju_mat2Quat(quat, rotation.ravel())
     spec.body(TOOL_FRAME).add_camera(
         name=WRIST_CAMERA, pos=_WRIST_XYZ, quat=quat, fovy=math.degrees(WRIST_FOVY_RAD)

@@ -7,6 +7,7 @@ holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
     gripper_open, gripper_closed    positions of the gripper's driving joint, rad or m
     rate_hz                         pictures a second
     wrist_focal_length              of the wrist camera, over its pictures' height
+    T_base_camera, T_tool_wrist     (4, 4) poses of the cameras' optical frames (REP-103)
     q, gripper_q                    (n, j) rad and (n,) measured
     command_q, command_gripper      (n + 1, j) and (n + 1,) commanded then, and one period later
     frames, T_world_frame           names and (n, f, 4, 4) poses of the links, as TF has them
@@ -21,8 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mu0_core import se3
 from mu0_sim.cameras import wrist_camera
 from mu0_sim.robot_control import RobotControl
+from mu0_sim.robot_model import T_TOOL_WRIST
 from mu0_sim.robots import RobotSpec
 from mu0_sim.simulation import CameraFrame, JointCommand, JointState, Simulation
 
@@ -37,6 +40,8 @@ class RobotRecording:
         robot: Its names, and the gripper's ends.
         rate_hz: Pictures a second.
         wrist_focal_length: Of the wrist camera, over its pictures' height.
+        T_base_camera: (4, 4) pose of the front camera's optical frame in base_link.
+        T_tool_wrist: (4, 4) pose of the wrist camera's, in the tool frame.
         q: (n, j) measured, rad.
         gripper_q: (n,) measured, rad or m.
         command_q: (n + 1, j) commanded, rad.
@@ -49,6 +54,8 @@ class RobotRecording:
     robot: RobotSpec
     rate_hz: float
     wrist_focal_length: float
+    T_base_camera: NDArray[np.float64]
+    T_tool_wrist: NDArray[np.float64]
     q: NDArray[np.float64]
     gripper_q: NDArray[np.float64]
     command_q: NDArray[np.float64]
@@ -71,6 +78,8 @@ class RobotRecording:
             gripper_closed=robot.gripper.position_closed,
             rate_hz=self.rate_hz,
             wrist_focal_length=self.wrist_focal_length,
+            T_base_camera=self.T_base_camera,
+            T_tool_wrist=self.T_tool_wrist,
             q=self.q,
             gripper_q=self.gripper_q,
             command_q=self.command_q,
@@ -121,6 +130,8 @@ class RobotRecorder:
             robot=robot,
             rate_hz=simulation.config.rate_hz,
             wrist_focal_length=camera.K[1, 1] / camera.height,
+            T_base_camera=se3.inverse(simulation.T_world_base) @ simulation.T_world_camera,
+            T_tool_wrist=T_TOOL_WRIST,
             q=np.stack([state.q[:n_joints] for state in self._states]),
             gripper_q=np.array([state.q[n_joints] for state in self._states]),
             command_q=np.stack([command.q for command in commands]),

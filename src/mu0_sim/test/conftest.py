@@ -18,7 +18,8 @@ class Sighted:
     def act(self, seen):
         means = [seen.pictures[name].mean() for name in ("front", "wrist")]
         means += [float(np.nanmean(seen.depth_m)), seen.q.sum(), seen.gripper]
-        move = np.sin(np.array([*means, seen.time_s + seen.camera.K[0, 0]]) * 9.0)
+        lenses = seen.camera.K[0, 0] + seen.wrist_camera.K[0, 0]
+        move = np.sin(np.array([*means, seen.time_s + lenses]) * 9.0)
         return np.append(move, 1.0) + self.bias
 """
 

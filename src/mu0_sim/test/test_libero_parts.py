@@ -280,6 +280,7 @@ class SeenEnvironment(FakeEnvironment):
             joints=JOINTS,
             rate_hz=RATE_HZ,
             time_s=self.stamp_ns / NS_PER_S,
+            wrist_camera=Camera.from_fovy(self.rng.uniform(0.6, 1.3), 24, 24),
         )
 
 

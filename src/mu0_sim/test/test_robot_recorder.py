@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
+from mu0_core import se3
 from mu0_core.episode import read_episode
 from mu0_core.episode_validator import validate_episode
 from mu0_core.robot_model import RobotModel
@@ -43,6 +44,14 @@ def test_all_is_taken_at_the_times_of_the_pictures(recorded):
     assert float(states["rate_hz"]) == config.rate_hz
     assert float(states["wrist_focal_length"]) == pytest.approx(0.5 / np.tan(np.radians(37.5)))
     assert str(states["robot"]) == "panda"
+    T_base_camera, T_tool_wrist = states["T_base_camera"], states["T_tool_wrist"]
+    assert np.abs(T_base_camera[:3, 3] - [1.18, 0.0, 0.388]).max() < 0.06  # base to camera
+    T_world_camera = se3.inverse(read_episode(path).T_camera_world[0])
+    T_world_base = T_world_camera @ se3.inverse(T_base_camera)
+    assert np.allclose(T_world_base[:3, :3], np.eye(3), atol=1e-4)
+    # The grip point lies on the optical axis, in front of the wrist camera.
+    in_camera = se3.transform_points(se3.inverse(T_tool_wrist), [0.0, 0.0, 0.01])
+    assert np.allclose(in_camera[:2], 0.0, atol=1e-9) and 0.1 < in_camera[2] < 0.2
     # The arm follows its commands closely, and is where it was told a moment before.
     assert np.abs(states["q"] - states["command_q"][:-1]).max() < 0.02
 

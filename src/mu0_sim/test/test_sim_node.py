@@ -155,7 +155,8 @@ def test_transforms_reach_from_world_to_tool_and_camera(make_graph):
         for name in ("/tf", "/tf_static")
         for t in graph.last[name].transforms
     }
-    for frame in ("tool0", "camera_color_optical_frame", *("panda_leftfinger",)):
+    ends = "camera_color_optical_frame", "wrist_camera_color_optical_frame", "panda_leftfinger"
+    for frame in ("tool0", *ends):
         chain = [frame]
         while chain[-1] in parents:
             chain.append(parents[chain[-1]])
@@ -174,6 +175,7 @@ def test_links_are_left_to_robot_state_publisher_when_asked(make_graph):
         "base_link",
         "camera_link",
         "camera_color_optical_frame",
+        "wrist_camera_color_optical_frame",
     ]
 
 

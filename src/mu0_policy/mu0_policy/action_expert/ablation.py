@@ -178,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = [train_one(settings) for settings in trainings(config)]
     except Mu0Error as error:
         parser.exit(2, f"ablate_action_expert: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "ablate_action_expert: stopped; the same command goes on from here\n")
     rows = summary(results)
     _write(config.output / _TABLE, table(rows))
     found = {"summary": rows, "trainings": [asdict(result) for result in results]}

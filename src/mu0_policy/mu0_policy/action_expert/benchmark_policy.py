@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from mu0_core.benchmark import FRONT, ActionKind, Observation, PolicySettings
+from mu0_core.benchmark import FRONT, WRIST, ActionKind, Observation, PolicySettings
 from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_policy.action_expert.actions import ActionSpace
@@ -98,8 +98,8 @@ def _stream(camera: str, observation: Observation) -> Stream:
     if picture is None:
         return Stream(camera)
     height, width = picture.shape[:2]
-    K = observation.camera.K
-    focal_length = float(K[1, 1]) / observation.camera.height if camera == FRONT else 0.0
+    lens = {FRONT: observation.camera, WRIST: observation.wrist_camera}.get(camera)
+    focal_length = 0.0 if lens is None else float(lens.K[1, 1]) / lens.height
     return Stream(camera, size=(width, height), focal_length=focal_length)
 
 

@@ -1,9 +1,18 @@
 """Own what a checkpoint says of itself: the robot, cameras, rates and features it was made for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from mu0_core import se3
 from mu0_core.config import option, validate
 from mu0_policy.action_expert.actions import ActionSpace
+from mu0_policy.camera_places import CameraPlace, Mount
+from mu0_policy.demonstrations.demonstration import FRONT
+
+_POSE, _SPREAD = 7, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,16 @@ class ExpertCard:
         (),
         description="Of the front camera, then of these, over the pictures' height; 0: not known",
     )
+    camera_mounts: tuple[str, ...] = option(
+        (),
+        description="What the front camera and these are fixed to: base or tool; empty: not known",
+    )
+    camera_poses: tuple[float, ...] = option(
+        (), description="Their places there, seven numbers each: x, y, z, qx, qy, qz, qw", unit="m"
+    )
+    camera_spreads: tuple[float, ...] = option(
+        (), description="How far from there they were in demonstrations, each m and rad", low=0.0
+    )
     joints_low: tuple[float, ...] = option(
         (), description="Least position of each joint in the demonstrations", unit="rad"
     )
@@ -49,12 +68,51 @@ class ExpertCard:
             for name, values, n, needed in (
                 ("picture_sizes", self.picture_sizes, cameras, True),
                 ("focal_lengths", self.focal_lengths, 1 + cameras, False),
+                ("camera_mounts", self.camera_mounts, 1 + cameras, False),
+                ("camera_poses", self.camera_poses, _POSE * len(self.camera_mounts), True),
+                ("camera_spreads", self.camera_spreads, _SPREAD * len(self.camera_mounts), True),
                 ("joints_low", self.joints_low, joints, False),
                 ("joints_high", self.joints_high, joints, False),
             )
             if len(values) != n and (needed or values)
         ]
-        validate(self, *uneven)
+        odd = [name for name in self.camera_mounts if name and name not in list(Mount)]
+        validate(
+            self, *uneven, f"camera_mounts: expected base or tool, got {odd[0]!r}" if odd else None
+        )
+
+    def place(self, camera: str) -> CameraPlace | None:
+        """Return where a camera was in the demonstrations; None = not known."""
+        names = (FRONT, *self.cameras)
+        index = names.index(camera) if camera in names else len(self.camera_mounts)
+        if index >= len(self.camera_mounts) or not self.camera_mounts[index]:
+            return None
+        pose = self.camera_poses[_POSE * index : _POSE * (index + 1)]
+        spread_m, spread_rad = self.camera_spreads[_SPREAD * index : _SPREAD * (index + 1)]
+        return CameraPlace(
+            mount=Mount(self.camera_mounts[index]),
+            T_mount_camera=se3.transform_from_quat_xyzw(pose[:3], pose[3:]),
+            spread_m=spread_m,
+            spread_rad=spread_rad,
+        )
+
+
+def place_fields(places: Sequence[CameraPlace | None]) -> dict[str, Any]:
+    """Return the fields of a card for the places of the front camera and of its cameras."""
+    mounts: list[str] = []
+    poses: list[float] = []
+    spreads: list[float] = []
+    for place in places:
+        T = np.eye(4) if place is None else place.T_mount_camera
+        mounts.append("" if place is None else place.mount.value)
+        poses += [*T[:3, 3].round(4).tolist(), *se3.quat_xyzw_from_transform(T).round(5).tolist()]
+        spread = (0.0, 0.0) if place is None else (place.spread_m, place.spread_rad)
+        spreads += [round(value, 4) for value in spread]
+    return {
+        "camera_mounts": tuple(mounts),
+        "camera_poses": tuple(poses),
+        "camera_spreads": tuple(spreads),
+    }
 
 
 def readme(card: ExpertCard, n_weights: int) -> str:
@@ -70,6 +128,7 @@ def readme(card: ExpertCard, n_weights: int) -> str:
         "Actions": f"{card.space.value}, {card.rate_hz:g} a second",
         "Features": card.features,
         "Cameras": ", ".join(cameras) or "none of its own",
+        "Their places": _places(card),
         "Instructions": "; ".join(card.instructions[:8]),
         "Demonstrations": str(card.demonstrations),
         "Training": f"{card.step} steps",
@@ -79,3 +138,16 @@ def readme(card: ExpertCard, n_weights: int) -> str:
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     text = "Turns features of the frozen μ₀ world model into chunks of joint commands."
     return "\n".join(["# Action expert", "", text, "", "| | |", "| --- | --- |", *lines, ""])
+
+
+def _places(card: ExpertCard) -> str:
+    """Say where the cameras were."""
+    told = []
+    for camera in (FRONT, *card.cameras):
+        place = card.place(camera)
+        where = "not known"
+        if place is not None:
+            xyz = ", ".join(f"{value:.2f}" for value in place.T_mount_camera[:3, 3])
+            where = f"({xyz}) m from the {place.mount}, within {place.spread_m:.2f} m"
+        told.append(f"{camera}: {where}")
+    return "; ".join(told)

@@ -45,18 +45,22 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         STATISTICS: checkpoint.normaliser.to_json(),
         _README: readme(checkpoint.card, n_weights),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error}") from error
     try:
         state = {name: value.detach().cpu().contiguous() for name, value in _state(expert)}
         save_file(state, partial / _WEIGHTS, metadata={"format": "pt"})
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         partial.chmod(0o755)
-        replace_folder(partial, folder)
+        _replace_folder(partial, folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -95,7 +99,7 @@ def load(folder: str | Path) -> Checkpoint:
     return Checkpoint(expert=expert.eval(), normaliser=normaliser, card=card)
 
 
-def replace_folder(source: Path, target: Path) -> None:
+def _replace_folder(source: Path, target: Path) -> None:
     """Put a complete folder in the place of another."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)

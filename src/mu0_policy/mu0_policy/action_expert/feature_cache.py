@@ -97,13 +97,18 @@ def _compute(
     for i, camera in enumerate(cameras):
         frames = shown.pictures[camera]
         rows[f"camera_{i}"] = [small_picture(np.asarray(frames[k])) for k in range(len(shown))]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial.", dir=folder.parent))
+    except OSError as error:
+        raise EpisodeError(f"{folder}: cannot be written: {error}") from error
     try:
         for name, values in rows.items():
             np.save(partial / f"{name}.npy", np.stack(values))
         os.rename(partial, folder)
     except OSError as error:
+        if folder.is_dir():
+            return  # another training was quicker
         raise EpisodeError(f"{folder}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

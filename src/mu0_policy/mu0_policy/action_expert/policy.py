@@ -103,6 +103,8 @@ class ExpertPolicy:
             prefix = self.normaliser.action(given)[None].to(self._device)
         actions = self.expert.sample(self._seen(moment), self._noise(), prefix=prefix)
         found = self.normaliser.action_back(actions[0].double().cpu()).numpy()
+        if not np.isfinite(found).all():
+            raise ShapeError("the expert's answer is no number; are the features finite?")
         commands = self._translator.commands(found, moment.q)
         if known is not None:
             commands[: len(known)] = known

@@ -1,19 +1,21 @@
 """Own the check, before anything moves, that an action expert was trained for what is here.
 
 The checkpoint's card is compared with the robot's file, and then with what the graph shows: joint
-states, cameras, their rates.
+states, cameras, their rates and places.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mu0_core.embodiment import Embodiment, JointLimits
 from mu0_core.errors import ConfigError
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.normaliser import Normaliser
+from mu0_policy.camera_places import place_fault
 from mu0_policy.demonstrations.demonstration import FRONT
 
 _SHAPE_TOLERANCE = 0.02
@@ -33,12 +35,17 @@ class Stream:
         stamps_s: When its newest messages were made.
         size: Width and height of its pictures, px; None where none came.
         focal_length: Of its camera, over the pictures' height; 0 = not known.
+        frame: Optical frame of its camera.
+        T_mount_camera: (4, 4) pose of that in what the camera was fixed to in training; None =
+            not known.
     """
 
     topic: str
     stamps_s: list[float] = field(default_factory=list)
     size: tuple[int, int] | None = None
     focal_length: float = 0.0
+    frame: str = ""
+    T_mount_camera: NDArray[np.float64] | None = None
 
     @property
     def rate_hz(self) -> float | None:
@@ -153,24 +160,51 @@ def picture_fault(card: ExpertCard, camera: str, width: int, height: int) -> str
     if not trained:
         return ""
     trained_width, trained_height = (int(size) for size in trained.split("x"))
-    if abs(width / height - trained_width / trained_height) <= _SHAPE_TOLERANCE:
+    return shape_fault(camera, (width, height), (trained_width, trained_height))
+
+
+def shape_fault(camera: str, here: tuple[int, int], trained: tuple[int, int]) -> str:
+    """Say that pictures of a width and a height have another shape; empty = they have not."""
+    if abs(here[0] / here[1] - trained[0] / trained[1]) <= _SHAPE_TOLERANCE:
         return ""
     return (
-        f"{camera} camera: pictures of {width}x{height} px, trained with {trained}: another shape"
+        f"{camera} camera: pictures of {here[0]}x{here[1]} px, trained with "
+        f"{trained[0]}x{trained[1]}: another shape"
     )
 
 
+def focal_length_fault(camera: str, here: float, trained: float) -> str:
+    """Say that a focal length over the pictures' height is another one; 0 = not known."""
+    if not (trained and here) or abs(here / trained - 1.0) <= _FOCAL_TOLERANCE:
+        return ""
+    return (
+        f"{camera} camera: focal length {here:.3f} of the pictures' height, trained with "
+        f"{trained:.3f}: another lens, or another part of the picture"
+    )
+
+
+def not_compared(card: ExpertCard, cameras: Mapping[str, Stream]) -> list[str]:
+    """Say which places of cameras nobody can compare, and why."""
+    found = []
+    for name, stream in cameras.items():
+        if card.place(name) is None:
+            found.append(f"{name} camera: its place in the demonstrations is not known")
+        elif stream.T_mount_camera is None:
+            found.append(f"{name} camera: TF does not know where {stream.frame!r} is")
+    return found
+
+
 def _camera_faults(card: ExpertCard, name: str, stream: Stream) -> list[str]:
-    """Compare size and intrinsics of a camera that is there."""
+    """Compare size, intrinsics and place of a camera that is there."""
     assert stream.size is not None
-    faults = [picture_fault(card, name, *stream.size)]
     lengths = dict(zip((FRONT, *card.cameras), card.focal_lengths, strict=False))
-    trained, here = lengths.get(name, 0.0), stream.focal_length
-    if trained and here and abs(here / trained - 1.0) > _FOCAL_TOLERANCE:
-        faults.append(
-            f"{name} camera: focal length {here:.3f} of the pictures' height, trained with "
-            f"{trained:.3f}: another lens, or another part of the picture"
-        )
+    faults = [
+        picture_fault(card, name, *stream.size),
+        focal_length_fault(name, stream.focal_length, lengths.get(name, 0.0)),
+    ]
+    place = card.place(name)
+    if place is not None and stream.T_mount_camera is not None:
+        faults.append(place_fault(name, place, stream.T_mount_camera))
     return [fault for fault in faults if fault]
 
 

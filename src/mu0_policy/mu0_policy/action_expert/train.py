@@ -9,25 +9,24 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from mu0_core.config import add_arguments, dump_yaml, from_namespace
+from mu0_core.config import add_arguments
 from mu0_core.embodiment import arm_model, load_embodiment
-from mu0_core.errors import CheckpointError, ConfigError, EpisodeError, Mu0Error
+from mu0_core.errors import CheckpointError, Mu0Error
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert import checkpoint
 from mu0_policy.action_expert.actions import ActionSpace, Translator, action_names, state_names
-from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, decoder_size
-from mu0_policy.action_expert.feature_cache import Prepared, prepare
+from mu0_policy.action_expert.feature_cache import Prepared
 from mu0_policy.action_expert.frozen import FeatureConfig, FeatureExtractor, load_extractor
 from mu0_policy.action_expert.model import ActionExpert, flow_loss
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
@@ -39,8 +38,8 @@ from mu0_policy.action_expert.training_data import (
     expert_batches,
     on_device,
 )
-from mu0_policy.demonstrations.demonstration import FRONT, Demonstration, Wanted, faults
-from mu0_policy.demonstrations.reading import read_demonstrations
+from mu0_policy.action_expert.training_start import data_digest, load_all, make_card
+from mu0_policy.action_expert.training_store import BEST, LATEST, RunStore, begin_run, settings
 
 _MAX_BAD_STEPS = 20
 _BETAS = (0.9, 0.95)
@@ -81,16 +80,19 @@ class Trainer:
             log_with="tensorboard",
             project_dir=str(config.output),
         )
-        if self.accelerator.is_main_process:
-            dump_yaml(config, config.output / "training.yaml")
+        with self.accelerator.main_process_first():
+            if self.accelerator.is_main_process:
+                begin_run(config)
         self.accelerator.init_trackers("logs")
         extractor = _extractor(config, self.accelerator.device)
         with self.accelerator.main_process_first():  # it fills the cache
             shown, prepared = load_all(config, extractor)
         self.data, self.held_out, self._translator = _split(config, prepared)
         torch.manual_seed(config.seed)
-        expert = ActionExpert(_sizes(config, extractor, shown[0]))
-        self.card = _card(config, shown, _origin(extractor, shown[0]))
+        expert = ActionExpert(_sizes(config, extractor, shown[0].joints))
+        self.card = make_card(config, shown)
+        digest = data_digest(shown[0].origin, prepared)
+        self.store = RunStore(config.output, self.accelerator, digest)
         optimiser = torch.optim.AdamW(
             expert.parameters(), lr=config.lr, betas=_BETAS, weight_decay=config.weight_decay
         )
@@ -102,8 +104,11 @@ class Trainer:
         self.objective, self.optimiser = self.accelerator.prepare(Objective(expert), optimiser)
         self.step, self.best, self._bad_steps = 0, math.inf, 0
         self._held_out_rad: float | None = None
+        self._logs = True
         if config.resume:
             self._resume()
+        if self.held_out is None and self.accelerator.is_main_process:
+            _logger.warning("nothing is held out: there will be `latest`, but no `best`")
 
     def run(self) -> dict[str, Any]:
         """Train to the last step, saving and measuring on the way; return the results."""
@@ -124,14 +129,17 @@ class Trainer:
             bar.update()
             if self.step % config.log_every == 0:
                 bar.set_postfix(loss=f"{values['loss']:.3f}")
-                self.accelerator.log(values, step=self.step)
+                self._log(values)
             last = self.step == config.steps
             if self.held_out is not None and (last or self.step % config.evaluate_every == 0):
                 self._evaluate(self.held_out)
             if last or self.step % config.save_every == 0:
                 self._save()
         bar.close()
-        self.accelerator.end_training()
+        if self.held_out is not None and self._held_out_rad is None:  # all was done before
+            self._evaluate(self.held_out)
+        with self._log_tolerant():
+            self.accelerator.end_training()
         return {"steps": self.step, "held_out_rad": self._held_out_rad, **values}
 
     def averaged(self) -> ActionExpert:
@@ -184,40 +192,63 @@ class Trainer:
         expert = self.averaged().eval()
         joints, gripper = held_out_errors(expert, data, self._translator, moments)
         self._held_out_rad = joints
-        self.accelerator.log({"held_out_rad": joints, "held_out_gripper": gripper}, step=self.step)
-        if joints < self.best:
+        self._log({"held_out_rad": joints, "held_out_gripper": gripper})
+        if joints < self.best and self._save_checkpoint(BEST):
             self.best = joints
-            self._save_checkpoint("best")
 
     def _save(self) -> None:
-        """Write the latest checkpoint and all that an exact resume needs."""
-        self._save_checkpoint("latest")
-        partial = self.config.output / ".state.partial"
-        self.accelerator.save_state(str(partial))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            average = None if self.average is None else self.average.state_dict()
-            torch.save(
-                {"step": self.step, "best": self.best, "average": average}, partial / "run.pt"
-            )
-            checkpoint.replace_folder(partial, self.config.output / "state")
-        self.accelerator.wait_for_everyone()
+        """Write the latest checkpoint and all that an exact resume needs; see `_tolerant`."""
+        self._save_checkpoint(LATEST)
+        average = None if self.average is None else self.average.state_dict()
+        run = {
+            "step": self.step,
+            "best": self.best,
+            "average": average,
+            "held_out_rad": self._held_out_rad,
+        }
+        with self._tolerant():
+            self.store.save_state(run)
 
-    def _save_checkpoint(self, name: str) -> None:
+    def _save_checkpoint(self, name: str) -> bool:
+        """Write a checkpoint in the main process; return whether it could be."""
         if not self.accelerator.is_main_process:
-            return
+            return False
         card = replace(self.card, step=self.step, held_out_rad=self._held_out_rad)
         whole = Checkpoint(expert=self.averaged(), normaliser=self.data.normaliser, card=card)
-        checkpoint.save(whole, self.config.output / name)
+        with self._tolerant():
+            checkpoint.save(whole, self.config.output / name)
+            return True
+        return False
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Train on if saving fails, since there may be room next time, but not past the end."""
+        try:
+            yield
+        except CheckpointError as error:
+            if self.step == self.config.steps:
+                raise
+            _logger.error("%s; what was saved before is kept, and training goes on", error)
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        with self._log_tolerant():
+            self.accelerator.log(dict(values), step=self.step)
+
+    @contextmanager
+    def _log_tolerant(self) -> Iterator[None]:
+        """Go on if curves cannot be written, as on a full disk, and tell so once."""
+        try:
+            yield
+        except OSError as error:
+            if self._logs:
+                _logger.error("curves cannot be written (%s); training goes on", error)
+            self._logs = False
 
     def _resume(self) -> None:
         """Load the state of the run in the output folder."""
-        state = self.config.output / "state"
-        if not (state / "run.pt").is_file():
-            raise CheckpointError(f"{state}: nothing to resume there; leave --resume out to start")
-        self.accelerator.load_state(str(state))
-        run = torch.load(state / "run.pt", map_location="cpu", weights_only=True)
+        run = self.store.load_state()
         self.step, self.best = run["step"], run["best"]
+        self._held_out_rad = run.get("held_out_rad")
         if self.average is not None and run["average"] is not None:
             self.average.load_state_dict(run["average"])
 
@@ -231,37 +262,6 @@ def averaging(decay: float) -> Callable[..., None]:
         get_ema_multi_avg_fn(kept)(average, weights, n)
 
     return update
-
-
-def load_all(
-    config: ExpertTrainingConfig, extractor: FeatureExtractor
-) -> tuple[list[Demonstration], list[Prepared]]:
-    """Read, check and prepare all demonstrations.
-
-    Raises:
-        EpisodeError: One cannot be used; the message lists every fault of every one.
-    """
-    shown: list[Demonstration] = []
-    prepared: list[Prepared] = []
-    wrong: list[str] = []
-    cache = config.cache or config.output / "cache"
-    wanted: Wanted | None = None
-    for one in tqdm(read_demonstrations(config), unit="demonstration", desc="features"):
-        wanted = wanted or Wanted(joints=one.joints, cameras=config.cameras, rate_hz=one.rate_hz)
-        found = faults(one, wanted)
-        if shown and one.robot != shown[0].robot:
-            found.append(f"robot: expected {shown[0].robot!r}, got {one.robot!r}")
-        if shown and _origin(extractor, one) != _origin(extractor, shown[0]):
-            found.append("depth: some demonstrations have depth pictures, some have none")
-        if found:
-            wrong.append("\n    ".join([f"{one.name}:", *found]))
-            continue
-        shown.append(one)
-        origin = _origin(extractor, one)
-        prepared.append(prepare(one, config.cameras, extractor, origin, cache))
-    if wrong:
-        raise EpisodeError("\n  ".join(["demonstrations that cannot be used:", *wrong]))
-    return shown, prepared
 
 
 def held_out_errors(
@@ -320,7 +320,7 @@ def _split(
 
 
 def _sizes(
-    config: ExpertTrainingConfig, extractor: FeatureExtractor, shown: Demonstration
+    config: ExpertTrainingConfig, extractor: FeatureExtractor, joints: tuple[str, ...]
 ) -> ActionExpertConfig:
     world = extractor.model.config
     width = world.vlm.text_width
@@ -330,65 +330,40 @@ def _sizes(
         use_traces=config.use_traces,
         mixer_heads=math.gcd(width, 16),
         cameras=config.cameras,
-        state_dim=len(state_names(shown.joints)),
-        action_dim=len(action_names(config.space, shown.joints)),
+        state_dim=len(state_names(joints)),
+        action_dim=len(action_names(config.space, joints)),
         chunk_size=config.chunk_size,
         decoder=decoder_size(config.size),
-    )
-
-
-def _origin(extractor: FeatureExtractor, shown: Demonstration) -> str:
-    return extractor.origin(depth=shown.depth is not None)
-
-
-def _card(config: ExpertTrainingConfig, shown: list[Demonstration], identity: str) -> ExpertCard:
-    first = shown[0]
-    front, *sizes = (
-        "{}x{}".format(*first.picture_size(camera)) for camera in (FRONT, *config.cameras)
-    )
-    q = np.concatenate([one.q for one in shown])
-    tool_frame = ""
-    if config.space is ActionSpace.TOOL_DELTAS and config.embodiment_file is not None:
-        tool_frame = load_embodiment(config.embodiment_file).tool_frame
-    return ExpertCard(
-        robot=first.robot,
-        joints=first.joints,
-        gripper_joints=first.gripper_joints,
-        space=config.space,
-        rate_hz=first.rate_hz,
-        features=identity,
-        cameras=config.cameras,
-        picture_sizes=tuple(sizes),
-        front_size=front,
-        focal_lengths=tuple(
-            round(first.focal_lengths.get(camera, 0.0), 5) for camera in (FRONT, *config.cameras)
-        ),
-        joints_low=tuple(q.min(axis=0).round(4).tolist()),
-        joints_high=tuple(q.max(axis=0).round(4).tolist()),
-        tool_frame=tool_frame,
-        most_known=config.most_known,
-        instructions=tuple(sorted({one.instruction for one in shown})),
-        demonstrations=len(shown),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; the last line of the output has the results as JSON."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # tells of every file it writes
     parser = argparse.ArgumentParser(prog="train_action_expert", description=__doc__)
     add_arguments(parser, ExpertTrainingConfig)
     try:
-        config = from_namespace(ExpertTrainingConfig, parser.parse_args(arguments))
-        Path(config.output).mkdir(parents=True, exist_ok=True)
-        if not config.resume and (config.output / "state").exists():
-            raise ConfigError(f"output: {config.output} holds a run; add --resume, or remove it")
-        results = Trainer(config).run()
+        results = Trainer(settings(vars(parser.parse_args(arguments)))).run()
     except Mu0Error as error:
         parser.exit(2, f"train_action_expert: {error}\n")
-    except torch.OutOfMemoryError:
-        parser.exit(2, "train_action_expert: out of memory; lower --batch_size\n")
+    except (RuntimeError, MemoryError) as error:
+        if not _is_short_of_memory(error):
+            raise
+        parser.exit(2, "train_action_expert: out of memory; lower --batch_size or --noises\n")
+    except KeyboardInterrupt:
+        parser.exit(
+            130,
+            "train_action_expert: stopped; --resume goes on from what was saved last, and "
+            "features are kept\n",
+        )
     sys.stdout.write(json.dumps(results) + "\n")
     return 0
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    kinds = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return kinds or any(text in str(error) for text in ("DefaultCPUAllocator", "worker (pid"))
 
 
 if __name__ == "__main__":

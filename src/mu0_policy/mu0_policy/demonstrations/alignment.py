@@ -53,3 +53,14 @@ def newest(
             f"{oldest_s:.3f} s"
         )
     return found.astype(np.int64)
+
+
+def check_even(name: str, times_s: NDArray[np.float64], rate_hz: float) -> None:
+    """Refuse moments at times (n,) with gaps, or of another rate; raises an EpisodeError."""
+    steps_s, period_s = np.diff(times_s), 1.0 / rate_hz
+    wrong = np.flatnonzero(~(np.abs(steps_s - period_s) <= 0.1 * period_s))  # NaN too
+    if len(wrong):
+        raise EpisodeError(
+            f"{name}: moments {wrong[0]} and {wrong[0] + 1} are {steps_s[wrong[0]]:.4f} s apart, "
+            f"expected {period_s:.4f} s: a gap, or another rate"
+        )

@@ -1,5 +1,7 @@
 """Read a demonstration from a rosbag2 with pictures, joint states and trajectory commands."""
 
+import sqlite3
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
+from rosbags.rosbag2 import ReaderError
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 from scipy.interpolate import CubicHermiteSpline
 
@@ -18,6 +22,7 @@ from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.actions import gripper_goals
 from mu0_policy.demonstrations.alignment import moments, newest
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
+from mu0_policy.demonstrations.static_frames import StaticFrames
 
 FloatArray = NDArray[np.float64]
 
@@ -26,11 +31,26 @@ DEPTH = "depth"
 DEFAULT_DEPTH = "/camera/aligned_depth_to_color/image_raw"
 _INSTRUCTION = "/mu0/instruction"
 _JOINTS = "/joint_states"
+_STATIC = "/tf_static"
 _DEPTH_FORMATS: dict[str, tuple[np.dtype[Any], float]] = {
     "16UC1": (np.dtype("<u2"), 1e-3),
     "32FC1": (np.dtype("<f4"), 1.0),
 }
 _OLDEST_PERIODS = 2.5  # of a stream's own period
+# What rosbags raises of a bag that is cut off or broken, depending on where.
+_DAMAGED = (
+    AnyReaderError,
+    ReaderError,
+    SerdeError,
+    sqlite3.Error,
+    struct.error,
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+)
+_SLOWEST_PERIODS = 1.25  # of the moments' period: stamps are uneven
+_STOPPED_S = 0.5  # before the others end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +121,7 @@ def read_bag(path: Path, options: BagOptions) -> Demonstration:
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             return _read(path, reader, options)
-    except (AnyReaderError, OSError, KeyError) as error:
+    except _DAMAGED as error:
         raise EpisodeError(f"{path}: cannot be read as a bag: {error}") from error
 
 
@@ -116,7 +136,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     images = {camera: _absolute(topic) for camera, topic in options.topics.items()}
     infos = {camera: f"{topic.rpartition('/')[0]}/camera_info" for camera, topic in images.items()}
     depth = _absolute(options.depth)
-    optional = {_INSTRUCTION, depth, *infos.values()}
+    optional = {_INSTRUCTION, _STATIC, depth, *infos.values()}
     wanted = {*topics, *commands.values(), *optional}
     found: dict[str, list[tuple[float, Any]]] = {topic: [] for topic in wanted}
     connections = [c for c in reader.connections if c.topic in wanted]
@@ -129,6 +149,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     stamps = {topic: [_stamp(m, at) for at, m in rows] for topic, rows in found.items()}
     needed = [*images.values(), _JOINTS, *([depth] if found[depth] else [])]
     first = max(stamps[topic][0] for topic in needed)
+    _check_streams(path, {topic: stamps[topic] for topic in needed}, options.rate_hz)
     arm_paths = _paths(path, found[commands["arm"]], arm)
     hand_paths = _paths(path, found[commands["g"]], (gripper,))
     first = max(first, arm_paths[0].stamp_s)
@@ -147,6 +168,11 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     hand = np.array([_in_force(hand_paths, t, measured[:1, -1])[0] for t in later])
     goals = gripper_goals((hand - opened) / (closed - opened))
     said = [m.data for _, m in found[_INSTRUCTION] if m.data]
+    frames = StaticFrames((m for _, m in found[_STATIC]), f"{path}, {_STATIC}")
+    places = {
+        camera: frames.place(found[topic][0][1].header.frame_id, body.base_frame, body.tool_frame)
+        for camera, topic in images.items()
+    }
     return Demonstration(
         name=str(path),
         robot=body.name,
@@ -165,8 +191,9 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
         focal_lengths={
             camera: float(found[topic][0][1].k[4]) / found[topic][0][1].height
             for camera, topic in infos.items()
-            if found[topic]
+            if found[topic] and found[topic][0][1].height
         },
+        camera_places={camera: place for camera, place in places.items() if place is not None},
     )
 
 
@@ -187,8 +214,29 @@ def _stamp(message: Any, recorded_s: float) -> float:
 
 def _oldest(stamps_s: Sequence[float]) -> float:
     """Return how old a stream's value may be: a few of its own periods."""
-    period_s = float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.1
-    return _OLDEST_PERIODS * period_s
+    return _OLDEST_PERIODS * _period(stamps_s)
+
+
+def _period(stamps_s: Sequence[float]) -> float:
+    return float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.1
+
+
+def _check_streams(path: Path, stamps: Mapping[str, Sequence[float]], rate_hz: float) -> None:
+    """Refuse a stream that is too slow, or that stopped: it would shorten the demonstration."""
+    for topic, times_s in stamps.items():
+        period_s = _period(times_s)
+        if period_s * rate_hz > _SLOWEST_PERIODS:
+            raise EpisodeError(
+                f"{path}, {topic}: {1.0 / period_s:.1f} a second, moments are taken {rate_hz:g} a "
+                "second; lower --bag_rate_hz"
+            )
+    first, *_, last = sorted(stamps, key=lambda topic: stamps[topic][-1])
+    early_s = stamps[last][-1] - stamps[first][-1]
+    if early_s > max(_STOPPED_S, _oldest(stamps[first])):
+        raise EpisodeError(
+            f"{path}, {first}: it ends {early_s:.2f} s before {last}, limit {_STOPPED_S:g} s: "
+            "has it stopped? Record anew, or cut the bag there"
+        )
 
 
 def _joint_values(path: Path, message: Any, joints: Sequence[str]) -> list[float]:
@@ -198,6 +246,11 @@ def _joint_values(path: Path, message: Any, joints: Sequence[str]) -> list[float
         raise EpisodeError(
             f"{path}: joint_states has no {', '.join(missing)}, only {', '.join(message.name)}; "
             "is this the embodiment's robot?"
+        )
+    if len(message.position) < len(message.name):
+        raise EpisodeError(
+            f"{path}: joint_states with {len(message.name)} names and {len(message.position)} "
+            "positions"
         )
     return [float(message.position[places[name]]) for name in joints]
 
@@ -214,6 +267,13 @@ def _paths(path: Path, rows: Sequence[tuple[float, Any]], joints: Sequence[str])
         order = [names.index(name) for name in joints]
         start_s = _stamp(message, recorded_s)
         points = message.points
+        lengths = {len(point.positions) for point in points}
+        if lengths != {len(names)}:
+            raise EpisodeError(
+                f"{path}: a command of {len(points)} points with "
+                f"{', '.join(map(str, sorted(lengths))) or 'no'} positions, expected "
+                f"{len(names)} in each"
+            )
         offsets = [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in points]
         speeds = [p.velocities for p in points]
         qd = None
@@ -252,8 +312,10 @@ def _pictures(
     rows: Sequence[tuple[float, Any]],
     chosen: NDArray[np.int64],
 ) -> BagPictures:
+    shown = [rows[int(index)][1] for index in chosen]  # the others are forgotten
+
     def decode(moment: int) -> NDArray[Any]:
-        return _decoded(f"{path}, {topic}", rows[int(chosen[moment])][1])
+        return _decoded(f"{path}, {topic}", shown[moment])
 
     return BagPictures(path, decode, len(chosen))
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core.errors import EpisodeError
+from mu0_policy.camera_places import CameraPlace
 
 FRONT = "front"
 """Name of the camera that the world model sees through."""
@@ -56,6 +57,7 @@ class Demonstration:
         gripper: (n,) measured place of the fingers, 0 = open, 1 = closed.
         commands: (n, j + 1) joints one period later as commanded, rad, and the gripper's goal.
         focal_lengths: By camera, over the picture's height; where the source says it.
+        camera_places: By camera, where it is fixed; where the source says it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Demonstration:
     gripper: NDArray[np.float64]
     commands: NDArray[np.float64]
     focal_lengths: Mapping[str, float] = field(default_factory=dict)
+    camera_places: Mapping[str, CameraPlace] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.q)

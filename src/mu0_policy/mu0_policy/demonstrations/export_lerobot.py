@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = write_lerobot(demonstrations, config.output)
     except Mu0Error as error:
         parser.exit(2, f"export_lerobot: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "export_lerobot: stopped; nothing was written\n")
     sys.stdout.write(json.dumps(numbers) + "\n")
     return 0
 

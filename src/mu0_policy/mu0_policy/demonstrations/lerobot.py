@@ -17,6 +17,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from mu0_core.errors import EpisodeError
+from mu0_policy.demonstrations.alignment import check_even
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration, Pictures
 from mu0_policy.demonstrations.video import VideoPictures
 
@@ -89,7 +90,7 @@ def read_lerobot(path: Path, names: LeRobotNames) -> Iterator[Demonstration]:
         parts = _parts_v3(path, info) if version == "v3.0" else _parts_v2(path, info)
         for part in parts:
             yield _demonstration(path, info, names, joints, part)
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, KeyError, IndexError, pyarrow.ArrowException) as error:
         raise EpisodeError(f"{path}: no complete LeRobot data set: {error!r}") from error
 
 
@@ -104,7 +105,7 @@ def _demonstration(
         filters=[("episode_index", "=", part.index)],
     )
     name, fps = f"{path}, episode {part.index}", float(info["fps"])
-    _check_times(name, np.asarray(table["timestamp"], np.float64), fps)
+    check_even(name, np.asarray(table["timestamp"], np.float64), fps)
     state, action = (np.array(table[key].to_pylist(), np.float64) for key in (STATE, ACTION))
     span = names.gripper_closed - names.gripper_open
     for array in (state, action):
@@ -170,17 +171,6 @@ def _camera_keys(path: Path, info: Any, names: LeRobotNames) -> dict[str, str]:
             f"--camera_names {FRONT}=NAME"
         )
     return found
-
-
-def _check_times(name: str, timestamps: NDArray[np.float64], fps: float) -> None:
-    """Refuse gaps and another rate."""
-    steps = np.diff(timestamps)
-    wrong = np.flatnonzero(np.abs(steps - 1.0 / fps) > 0.1 / fps)
-    if len(wrong):
-        raise EpisodeError(
-            f"{name}: moments {wrong[0]} and {wrong[0] + 1} are {steps[wrong[0]]:.4f} s apart, "
-            f"expected {1.0 / fps:.4f} s: a gap, or another rate"
-        )
 
 
 def _parts_v2(path: Path, info: Any) -> Iterator[_Part]:

@@ -73,6 +73,17 @@ class _Writer:
         self._first = first
         cameras = tuple(first.pictures)
         check(shown, Wanted(joints=first.joints, cameras=cameras, rate_hz=first.rate_hz))
+        if shown.robot != first.robot:
+            raise EpisodeError(
+                f"{shown.name}: robot: expected {first.robot!r}, got {shown.robot!r}"
+            )
+        for camera in cameras:
+            size, wanted = shown.picture_size(camera), first.picture_size(camera)
+            if size != wanted:
+                raise EpisodeError(
+                    f"{shown.name}: {camera} camera: pictures of {size[0]}x{size[1]} px, those "
+                    f"before have {wanted[0]}x{wanted[1]}"
+                )
         index, n = len(self._episodes), len(shown)
         place = {"chunk_index": index // _CHUNK, "file_index": index % _CHUNK}
         task = self._tasks.setdefault(shown.instruction, len(self._tasks))

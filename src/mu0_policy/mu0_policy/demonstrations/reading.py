@@ -46,6 +46,9 @@ class SourceConfig:
             self,
             f"camera_names: expected NAME=THEIRS, got {wrong[0]!r}" if wrong else None,
             None if self.demonstrations else "demonstrations: expected at least one folder",
+            "gripper_closed: expected another value than gripper_open"
+            if self.gripper_open == self.gripper_closed
+            else None,
         )
 
     def theirs(self) -> dict[str, str]:
@@ -54,30 +57,46 @@ class SourceConfig:
         return {ours: theirs for ours, theirs in pairs}
 
 
-def read_demonstrations(config: SourceConfig) -> Iterator[Demonstration]:
+def read_demonstrations(
+    config: SourceConfig, refused: list[str] | None = None
+) -> Iterator[Demonstration]:
     """Read all demonstrations; they are not checked yet.
+
+    Args:
+        config: Where they are.
+        refused: Takes what is wrong with a folder that cannot be read, so that all such are
+            known in the end; None: the first one raises.
 
     Raises:
         EpisodeError: A folder cannot be found or read.
         ConfigError: Something is needed that the configuration does not say.
     """
     for path in expand(config.demonstrations):
-        if is_simulated(path):
-            yield read_simulated(path)
-        elif is_lerobot(path):
-            names = LeRobotNames(
-                cameras=config.theirs(),
-                gripper_open=config.gripper_open,
-                gripper_closed=config.gripper_closed,
-            )
-            yield from read_lerobot(path, names)
-        elif is_bag(path):
-            yield read_bag(path, _bag_options(config))
-        else:
-            raise EpisodeError(
-                f"{path}: neither an episode with a robot folder (record with --actions), nor a "
-                "LeRobot data set, nor a bag"
-            )
+        try:
+            yield from _read_folder(path, config)
+        except EpisodeError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
+
+
+def _read_folder(path: Path, config: SourceConfig) -> Iterator[Demonstration]:
+    if is_simulated(path):
+        yield read_simulated(path)
+    elif is_lerobot(path):
+        names = LeRobotNames(
+            cameras=config.theirs(),
+            gripper_open=config.gripper_open,
+            gripper_closed=config.gripper_closed,
+        )
+        yield from read_lerobot(path, names)
+    elif is_bag(path):
+        yield read_bag(path, _bag_options(config))
+    else:
+        raise EpisodeError(
+            f"{path}: neither an episode with a robot folder (record with --actions), nor a "
+            "LeRobot data set, nor a bag"
+        )
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:

@@ -7,10 +7,14 @@ import numpy as np
 from mu0_core.episode import read_episode
 from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.actions import gripper_goals
+from mu0_policy.camera_places import CameraPlace, Mount
+from mu0_policy.demonstrations.alignment import check_even
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 
 ROBOT_FOLDER = "robot"
 WRIST = "wrist"
+_PLACES = {"T_base_camera": (FRONT, Mount.BASE), "T_tool_wrist": (WRIST, Mount.TOOL)}
+"""Poses in `states.npz`, which older recordings lack."""
 
 
 def is_simulated(path: Path) -> bool:
@@ -29,6 +33,9 @@ def read_simulated(path: Path) -> Demonstration:
         wrist = np.load(folder / "wrist.npy", mmap_mode="r")
         with np.load(folder / "states.npz") as file:
             states = dict(file)
+        rate_hz = float(states["rate_hz"])
+        if episode.stamps is not None:
+            check_even(str(path), episode.stamps, rate_hz)
         opened, closed = float(states["gripper_open"]), float(states["gripper_closed"])
         shares = (states["command_gripper"] - opened) / (closed - opened)
         commands = np.concatenate(
@@ -43,7 +50,7 @@ def read_simulated(path: Path) -> Demonstration:
             name=str(path),
             robot=str(states["robot"]),
             instruction=(episode.description or "").strip(),
-            rate_hz=float(states["rate_hz"]),
+            rate_hz=rate_hz,
             joints=tuple(str(name) for name in states["joints"]),
             gripper_joints=tuple(str(name) for name in states["gripper_joints"]),
             pictures={FRONT: episode.images, WRIST: wrist},
@@ -52,6 +59,11 @@ def read_simulated(path: Path) -> Demonstration:
             gripper=(states["gripper_q"] - opened) / (closed - opened),
             commands=commands,
             focal_lengths=focal_lengths,
+            camera_places={
+                camera: CameraPlace(mount=mount, T_mount_camera=states[name])
+                for name, (camera, mount) in _PLACES.items()
+                if name in states
+            },
         )
     except (OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{folder}: no recording of a robot: {error}") from error

@@ -13,7 +13,7 @@ from mu0_core.ros.lifecycle import spin
 from mu0_policy.action_expert.asking import Asking
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
 from mu0_policy.action_expert.policy import ExpertPolicy
-from mu0_policy.action_expert.readiness import Timing, check_card, check_seen
+from mu0_policy.action_expert.readiness import Timing, check_card, check_seen, not_compared
 from mu0_policy.core import PolicyCore
 from mu0_policy.nodes.expert_input import ExpertInput
 from mu0_policy.nodes.expert_look import look
@@ -52,7 +52,13 @@ class ActionExpertConfig(PolicyNodeConfig):
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.camera_topics if "=" not in name]
-        validate(self, f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None)
+        validate(
+            self,
+            None
+            if self.checkpoint
+            else "checkpoint: expected an action expert's folder; expert:= of the launch file",
+            f"camera_topics: expected NAME=TOPIC, got {wrong[0]!r}" if wrong else None,
+        )
 
 
 class ActionExpertNode(PolicyNode[ActionExpertConfig]):
@@ -75,19 +81,15 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         self._card = card = policy.card
         check_card(card, embodiment, arm_limits(embodiment, model), policy.normaliser)
         self._topics = self._camera_topics()
-        states, cameras = look(
-            self,
-            self._topics,
-            card.joints,
-            front=bool(card.front_size),
-            timeout_s=config.ready_timeout_s,
-        )
+        states, cameras = look(self, self._topics, card, embodiment, config.ready_timeout_s)
         timing = Timing(
             turns_hz=config.rate_hz,
             lead_s=config.execution.lead_s,
             max_picture_age_s=config.max_picture_age_s,
         )
         check_seen(card, states, cameras, timing)
+        if unknown := not_compared(card, cameras):
+            self.get_logger().warning(f"not compared with the training: {'; '.join(unknown)}")
         self._asking = Asking(policy, delay_s=config.added_delay_s)
         seconds = self._asking.warm_up()
         self.get_logger().info(

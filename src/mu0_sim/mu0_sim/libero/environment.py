@@ -66,6 +66,7 @@ class LiberoEnvironment:
     Attributes:
         task: The task.
         camera: Intrinsics of the front camera.
+        wrist_camera: Of the wrist camera.
     """
 
     def __init__(self, task: LiberoTask, *, size: int) -> None:
@@ -80,7 +81,9 @@ class LiberoEnvironment:
         self._env = make_environment(task)
         self._seed = 0
         self._reset_package()
-        self.camera = Camera.from_fovy(self._fovy_rad(FRONT), size, size)
+        self.camera, self.wrist_camera = (
+            Camera.from_fovy(self._fovy_rad(name), size, size) for name in (FRONT, WRIST)
+        )
 
     def reset(self, state: int | None, seed: int = 0) -> None:
         """Begin an episode, with objects at rest.
@@ -160,12 +163,12 @@ class LiberoEnvironment:
     @property
     def T_world_camera(self) -> FloatArray:  # noqa: N802
         """Pose of the front camera's optical frame (REP-103), (4, 4)."""
-        camera = self._data.cam(_CAMERAS[FRONT])
-        return se3.make_transform(camera.xmat.reshape(3, 3) * _UPRIGHT, camera.xpos)
+        return self._camera_pose(FRONT)
 
-    def focal_length(self, camera: str) -> float:
-        """Return a camera's focal length over its pictures' height."""
-        return float(0.5 / np.tan(self._fovy_rad(camera) / 2.0))
+    @property
+    def T_world_wrist(self) -> FloatArray:  # noqa: N802
+        """Pose of the wrist camera's optical frame, likewise."""
+        return self._camera_pose(WRIST)
 
     def observe(self) -> Observation:
         """Take pictures and measure joints."""
@@ -179,6 +182,7 @@ class LiberoEnvironment:
             joints=JOINTS,
             rate_hz=RATE_HZ,
             time_s=self.stamp_ns / NS_PER_S,
+            wrist_camera=self.wrist_camera,
         )
 
     def state(self) -> FloatArray:
@@ -253,6 +257,10 @@ class LiberoEnvironment:
     @property
     def _data(self) -> Any:
         return self._env.sim.data._data
+
+    def _camera_pose(self, name: str) -> FloatArray:
+        camera = self._data.cam(_CAMERAS[name])
+        return se3.make_transform(camera.xmat.reshape(3, 3) * _UPRIGHT, camera.xpos)
 
     def _fovy_rad(self, camera: str) -> float:
         return float(np.deg2rad(self._model.camera(_CAMERAS[camera]).fovy[0]))

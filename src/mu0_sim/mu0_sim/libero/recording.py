@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mu0_core import se3
 from mu0_core.benchmark import FRONT, WRIST
-from mu0_core.episode_captions import Caption
-from mu0_core.episode_writer import EpisodeOptions, write_episode
+from mu0_core.episode_writer import EpisodeOptions
 from mu0_sim.cameras import CameraFrame
-from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget
+from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget, write_demonstration
 from mu0_sim.libero.drivers import ToolCommands
 from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
 from mu0_sim.robot_recorder import RobotRecording
@@ -36,6 +36,8 @@ class LiberoRecorder:
         self._arm = ToolCommands()
         self._episode = EpisodeRecorder(_POINTS)
         self._episode.on_reset(environment)
+        self._T_base_camera = se3.inverse(environment.T_world_base) @ environment.T_world_camera
+        self._T_tool_wrist = se3.inverse(environment.T_world_tool) @ environment.T_world_wrist
         self._wrist: list[NDArray[np.uint8]] = []
         self._q: list[FloatArray] = []
         self._fingers: list[float] = []
@@ -65,31 +67,25 @@ class LiberoRecorder:
         self._commands.append(np.append(joints, finger_m))
 
     def write(self, path: Path, provenance: dict[str, Any]) -> None:
-        """Write the episode's folder."""
-        recording = self._episode.recording()
-        instruction = self._environment.task.instruction
-        caption = Caption(
-            start=0,
-            end=recording.n_frames - 1,
-            instructions=(instruction,),
-            skill_labels=_SKILLS,
-            embodiment_type="robot_gripper",
-        )
-        write_episode(
-            path,
-            recording,
-            EpisodeOptions(arc_step=_ARC_STEP, static_share=_STATIC_SHARE),
-            captions=[caption],
-            description=instruction,
-            provenance={"program": "mu0_sim libero", **provenance},
-        )
-        robot = self._arm.robot
+        """Write the episode's folder, or what is missing in it."""
+        if not path.exists():
+            write_demonstration(
+                path,
+                self._episode.recording(),
+                self._environment.task.instruction,
+                EpisodeOptions(arc_step=_ARC_STEP, static_share=_STATIC_SHARE),
+                skills=_SKILLS,
+                provenance={"program": "mu0_sim libero", **provenance},
+            )
+        robot, wrist = self._arm.robot, self._environment.wrist_camera
         first = np.append(self._q[0], robot.gripper.position_open)
         commands = np.stack([first, *self._commands])
         RobotRecording(
             robot=robot,
             rate_hz=RATE_HZ,
-            wrist_focal_length=self._environment.focal_length(WRIST),
+            wrist_focal_length=wrist.K[1, 1] / wrist.height,
+            T_base_camera=self._T_base_camera,
+            T_tool_wrist=self._T_tool_wrist,
             q=np.stack(self._q),
             gripper_q=np.array(self._fingers),
             command_q=commands[:, :-1],

@@ -21,6 +21,7 @@ from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
 from mu0_sim.libero.recording import LiberoRecorder
 from mu0_sim.libero.scripted import TaskRefusedError
 from mu0_sim.libero.suites import LiberoTask, step_limit
+from mu0_sim.robot_recorder import ROBOT_FOLDER
 from mu0_sim.series_folder import claim_folder, read_results
 
 _RESULTS_FILE = "episodes.jsonl"
@@ -260,11 +261,11 @@ def _write(
     folder: Path,
     episode: int,
 ) -> None:
-    """Write a demonstration, unless it is there."""
+    """Write a demonstration, unless all of it is there."""
     kind, number = ("drawn", config.seed + episode) if config.drawn else ("official", episode)
     task = environment.task
     path = folder / f"{task.suite}_{task.index:02d}_{kind}_{number:06d}"
-    if path.exists():
+    if (path / ROBOT_FOLDER).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     recorder.write(

@@ -1,7 +1,7 @@
 """Carry observations and actions of a benchmark between two processes, unchanged.
 
 The benchmark's side publishes the number of an episode and its instruction until the policy's side
-repeats them: then the episode has begun. After that each observation, five messages of one stamp,
+repeats them: then the episode has begun. After that each observation, six messages of one stamp,
 gets one action of that stamp.
 """
 
@@ -20,7 +20,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from mu0_core.benchmark import FRONT, WRIST, ActionKind, Observation, PolicySettings
-from mu0_core.errors import Mu0Error
+from mu0_core.errors import Mu0Error, ShapeError
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.messages import (
     JointPath,
@@ -47,6 +47,7 @@ OBSERVATION: dict[str, Any] = {
     "camera/color/camera_info": CameraInfo,
     "camera/aligned_depth_to_color/image_raw": Image,
     "wrist_camera/color/image_raw": Image,
+    "wrist_camera/color/camera_info": CameraInfo,
     "joint_states": JointState,
 }
 """Topics of an observation and their types."""
@@ -57,7 +58,7 @@ ACTION_NAMES = {
 }
 """Names of an action's numbers, as they stand in the message."""
 
-_COLOUR, _INFO, _DEPTH, _WRIST, _JOINTS = OBSERVATION
+_COLOUR, _INFO, _DEPTH, _WRIST, _WRIST_INFO, _JOINTS = OBSERVATION
 _FRAMES = {_COLOUR: "camera_color_optical_frame", _WRIST: "wrist_camera_color_optical_frame"}
 _FINGER = load_robot("panda").gripper.joint
 _START_TIMEOUT_S = 300.0  # a policy may have a large checkpoint to load
@@ -69,15 +70,16 @@ _SPIN_S = 0.02
 def observation_messages(seen: Observation, finger_m: float, stamp_ns: int) -> dict[str, Any]:
     """Return the messages of an observation by topic."""
     stamp = stamp_from_ns(stamp_ns)
-    front = _FRAMES[_COLOUR]
+    front, wrist = _FRAMES[_COLOUR], _FRAMES[_WRIST]
     joints = (*seen.joints, _FINGER)
+    if seen.wrist_camera is None:
+        raise ShapeError("observation: the intrinsics of the wrist camera are missing")
     return {
         _COLOUR: image_from_array(seen.pictures[FRONT], "rgb8", stamp=stamp, frame_id=front),
         _INFO: camera_info_message(seen.camera, stamp=stamp, frame_id=front),
         _DEPTH: image_from_array(seen.depth_m, "32FC1", stamp=stamp, frame_id=front),
-        _WRIST: image_from_array(
-            seen.pictures[WRIST], "rgb8", stamp=stamp, frame_id=_FRAMES[_WRIST]
-        ),
+        _WRIST: image_from_array(seen.pictures[WRIST], "rgb8", stamp=stamp, frame_id=wrist),
+        _WRIST_INFO: camera_info_message(seen.wrist_camera, stamp=stamp, frame_id=wrist),
         _JOINTS: joint_state_message(joints, np.append(seen.q, finger_m), stamp=stamp),
     }
 
@@ -106,6 +108,7 @@ class ObservationInbox:
             joints=JOINTS,
             rate_hz=RATE_HZ,
             time_s=joints.stamp_ns / NS_PER_S,
+            wrist_camera=camera_from_info(found[_WRIST_INFO]),
         )
 
 

@@ -17,6 +17,7 @@ from mu0_core.ros import messages
 from mu0_core.ros.interfaces import OPTICAL_FRAME, WRIST_FRAME
 from mu0_sim.cameras import wrist_camera
 from mu0_sim.controllers import JointTrajectory
+from mu0_sim.robot_model import T_TOOL_WRIST
 from mu0_sim.robots import TOOL_FRAME
 from mu0_sim.simulation import CameraFrame, Simulation
 
@@ -60,6 +61,7 @@ class SceneMessages:
             BASE_FRAME: (WORLD_FRAME, simulation.T_world_base),
             **({} if self._moving_camera else _camera_link(simulation)),
             OPTICAL_FRAME: (CAMERA_FRAME, _T_LINK_OPTICAL),
+            WRIST_FRAME: (TOOL_FRAME, T_TOOL_WRIST),
             **self._links(simulation, fixed=True),
         }
         return {
