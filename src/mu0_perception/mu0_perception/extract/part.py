@@ -31,7 +31,7 @@ from mu0_perception.extract.motion import find_moving
 from mu0_perception.extract.recording import Recording
 from mu0_perception.extract.rest import find_resting
 from mu0_perception.extract.rigid import split_entities
-from mu0_perception.extract.robot_frames import fix_to_frames, within_budget
+from mu0_perception.extract.robot_frames import astray, fix_to_frames, within_budget
 from mu0_perception.extract.sidecar import (
     SIDECAR_VERSION,
     metres_per_step,
@@ -177,10 +177,11 @@ def _moving(
     tracks, fixed, names = fix_to_frames(tracks, frames, poses, config.robot, follow)
     moving = find_moving(tracks, frames, config.motion, follow, trusted=fixed >= 0)
     moves = np.asarray(moving.any(axis=0))
+    still = tracks.part(~moves)
+    moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
+    moves[moves] = within_budget(tracks.visible[:, moves], fixed[moves], config.robot.points)
     if not moves.any():
         return None
-    still = tracks.part(~moves)
-    moves[moves] = within_budget(tracks.visible[:, moves], fixed[moves], config.robot.points)
     tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]
     if flat:  # cells are no things: only motion tells what belongs together
         tracks = replace(tracks, cluster=np.zeros_like(tracks.cluster))

@@ -28,7 +28,7 @@ class RestConfig:
     """Say which points at rest are kept."""
 
     points: int = option(
-        48, description="Points at rest that are kept too, at most: half on things", low=0
+        32, description="Points at rest that are kept too, at most: half on things", low=0
     )
     seen_share: float = option(
         0.5, description="Share of pictures a point at rest is seen in", low=0.0, high=1.0

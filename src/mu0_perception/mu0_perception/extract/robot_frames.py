@@ -40,7 +40,7 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        96, description="Points on the robot that are kept, over all its frames, at most", low=0
+        48, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
 
     def __post_init__(self) -> None:
@@ -93,6 +93,17 @@ def fix_to_frames(
     group = tracks.group.copy()
     group[rows] = fixed[rows]
     return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed, names
+
+
+def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Say (n,) which points are on the robot but follow none of its frames: tracked badly.
+
+    Args:
+        cluster: (n,) entity of each point; most points of a robot's entity are fixed to a frame.
+        fixed: (n,) robot frame each is fixed to, -1 = none.
+    """
+    on_robot = [c for c in np.unique(cluster) if (fixed[cluster == c] >= 0).mean() > 0.5]
+    return (fixed < 0) & np.isin(cluster, on_robot)
 
 
 def within_budget(

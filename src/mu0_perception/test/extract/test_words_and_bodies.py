@@ -26,7 +26,7 @@ from mu0_perception.extract.entities import FeatureFinder, merged_patches
 from mu0_perception.extract.learned import WeightsError
 from mu0_perception.extract.recording import About, KnownEvent
 from mu0_perception.extract.rigid import RigidConfig, split_entities
-from mu0_perception.extract.robot_frames import within_budget
+from mu0_perception.extract.robot_frames import astray, within_budget
 from mu0_perception.extract.sidecar import spans
 from mu0_perception.extract.state import OutFolder
 from mu0_perception.extract.store import PictureFile
@@ -228,6 +228,12 @@ def test_points_on_the_robot_are_limited_and_all_its_frames_alike(visible, fixed
     assert counts.sum() == min(n, have.sum())
     fewer = counts < have  # a frame with points left has at most one less than any other
     assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+
+
+def test_points_on_the_robot_that_follow_no_frame_are_astray():
+    cluster = np.array([4, 4, 4, 4, 7, 7, 7], np.int32)
+    fixed = np.array([0, 0, 2, -1, -1, -1, 1], np.int32)  # 4 is the robot; 7 a thing it touches
+    assert np.flatnonzero(astray(cluster, fixed)).tolist() == [3]
 
 
 def test_what_is_kept_of_a_robot_frame_shows_it_in_every_picture():
