@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from mu0_core.config import option, validate
 from mu0_core.episode_writer import EpisodeOptions
-from mu0_perception.extract.bodies import BodyConfig
 from mu0_perception.extract.captions import CaptionConfig
 from mu0_perception.extract.depth_pose import DepthPoseConfig
 from mu0_perception.extract.entities import FinderConfig
@@ -31,9 +30,8 @@ class ExtractConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
     robot: RobotFrameConfig = field(default_factory=RobotFrameConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
-    rigid: RigidConfig = field(default_factory=RigidConfig)
-    bodies: BodyConfig = field(default_factory=BodyConfig)
     rest: RestConfig = field(default_factory=RestConfig)
+    rigid: RigidConfig = field(default_factory=RigidConfig)
     events: EventConfig = field(default_factory=EventConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     episode: EpisodeOptions = option(

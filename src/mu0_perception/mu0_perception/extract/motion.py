@@ -67,7 +67,9 @@ def find_moving(
         trusted: (n,) points whose motion is known, and not only tracked.
     """
     travel = _smoothed(tracks, config.smooth)
-    limit = _limit(tracks, frames, config)
+    limit = np.maximum(
+        config.min_travel_m, config.noise * config.depth_sigma_m * _square(frames, tracks)
+    )
     extent = _extent(travel, 0, len(frames))[0]
     moves = (extent > limit) & (tracks.visible.sum(axis=0) >= config.min_seen)
     doubtful = np.flatnonzero(moves & ~trusted)
@@ -77,21 +79,6 @@ def find_moving(
     around = _extent(travel, config.past, config.future)
     exists = np.isfinite(tracks.xyz_world).all(axis=-1)
     return exists & moves & (around > limit)
-
-
-def moves_around(
-    tracks: Tracks, frames: Sequence[RgbdFrame], config: MotionConfig
-) -> NDArray[np.bool_]:
-    """Say (T, n) where points that are known to move, seen or not, move around each picture."""
-    exists = np.isfinite(tracks.xyz_world).all(axis=-1)
-    around = _extent(tracks.xyz_world, config.past, config.future)
-    return exists & (around > _limit(tracks, frames, config))
-
-
-def _limit(tracks: Tracks, frames: Sequence[RgbdFrame], config: MotionConfig) -> FloatArray:
-    """Return the extent (n,) from which on points move, m."""
-    noise_m = config.noise * config.depth_sigma_m * _square(frames, tracks)
-    return np.maximum(config.min_travel_m, noise_m)
 
 
 def _stands_still(

@@ -16,7 +16,6 @@ from mu0_core.episode_statistics import acceleration
 from mu0_core.episode_writer import Recording as EpisodeRecording
 from mu0_core.episode_writer import write_episode
 from mu0_core.se3 import inverse, transform_points
-from mu0_perception.extract.bodies import follow_bodies
 from mu0_perception.extract.captions import (
     Captioned,
     Chunk,
@@ -28,7 +27,7 @@ from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.depth_pose import Placed, placed_pictures
 from mu0_perception.extract.entities import make_finder
 from mu0_perception.extract.events import find_chunks
-from mu0_perception.extract.motion import find_moving, moves_around
+from mu0_perception.extract.motion import find_moving
 from mu0_perception.extract.recording import Recording
 from mu0_perception.extract.rest import find_resting
 from mu0_perception.extract.rigid import split_entities
@@ -188,9 +187,6 @@ def _moving(
         tracks = replace(tracks, cluster=np.zeros_like(tracks.cluster))
     tracks, robot = split_entities(tracks, fixed, names, config.rigid)
     tracks = tracks.trimmed(fixed < 0)
-    if not flat:
-        tracks = follow_bodies(tracks, frames, fixed < 0, config.bodies, follow)
-        moving = moving | moves_around(tracks, frames, config.motion)
     rest = find_resting(still, frames, config.rest, follow, first=int(tracks.cluster.max()) + 1)
     moving = np.pad(moving, ((0, 0), (0, rest.n)))
     return joined(tracks, rest), moving, robot
