@@ -40,7 +40,7 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        48, description="Points on the robot that are kept, over all its frames, at most", low=0
+        96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
 
     def __post_init__(self) -> None:
