@@ -1,6 +1,6 @@
-"""Own how a picture with depth is aligned to an earlier one: by its corners, and densely.
+"""Own how a picture with depth is aligned to an earlier one: by corners, densely, by a network.
 
-What moves by itself, such as a robot, is often the best textured part of a scene. So both ways
+What moves by itself, such as a robot, is often the best textured part of a scene. So all ways
 propose motions, the dense one again without the pixels that do not follow it, and the motion under
 which most pixels agree wins.
 """
@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -74,19 +74,34 @@ class Picture:
         )
 
 
+class Matcher(Protocol):
+    """Find points that two pictures show."""
+
+    def matches(
+        self, before: NDArray[np.uint8], after: NDArray[np.uint8]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return them (n, 2) px in either of two grey pictures (H, W)."""
+
+
 class KeyPicture:
     """Hold a picture that later ones are aligned to, one after the other."""
 
-    def __init__(self, picture: Picture, *, max_step_m: float) -> None:
+    def __init__(
+        self, picture: Picture, *, max_step_m: float, matcher: Matcher | None = None
+    ) -> None:
         """Find the corners.
 
         Args:
             picture: The picture.
             max_step_m: Depth difference of pixels that the dense way takes for the same, m.
+            matcher: What proposes motions beside the corners and the dense way.
         """
         self._picture = picture
         self._max_step_m = max_step_m
-        self._uv, self._xyz = _corners(picture)
+        self._matcher = matcher
+        corners = _corners(picture.grey)
+        known, self._xyz = _with_depth(picture, corners)
+        self._uv = corners[known]
         self._seen_uv = self._uv.copy()
 
     def motion(self, picture: Picture, guess: FloatArray) -> FloatArray | None:
@@ -98,6 +113,7 @@ class KeyPicture:
         """
         corners = self._by_corners(picture)
         first = [self._compared(picture, T) for T in (guess, corners) if T is not None]
+        first += self._by_matches(picture, first[0])
         start = max(first, key=_Comparison.agreement)
         proposed = first[1:]
         found = self._dense(picture, picture.depth_small, start.T_key_camera)
@@ -118,19 +134,20 @@ class KeyPicture:
         back, returned = _followed(now, key, uv, self._uv)
         good = found & returned & (np.linalg.norm(back - self._uv, axis=1) < _RETURN_PX)
         self._seen_uv = np.where(good[:, None], uv, self._seen_uv).astype(np.float32)
-        if good.sum() < _LEAST_CORNERS:
-            return None
-        xyz, seen = self._xyz[good], uv[good].astype(np.float64)
-        K = picture.camera.K
-        solved, turn, shift, inliers = cv2.solvePnPRansac(
-            xyz, seen, K, None, reprojectionError=_REPROJECTION_PX, flags=cv2.SOLVEPNP_EPNP
-        )
-        if not solved or inliers is None or len(inliers) < _LEAST_CORNERS:
-            return None
-        chosen = inliers[:, 0]
-        turn, shift = cv2.solvePnPRefineLM(xyz[chosen], seen[chosen], K, None, turn, shift)
-        T_camera_key = make_transform(cv2.Rodrigues(turn)[0], shift[:, 0])
-        return inverse(T_camera_key) if np.isfinite(T_camera_key).all() else None
+        return _agreed(self._xyz[good], uv[good].astype(np.float64), picture.camera)
+
+    def _by_matches(self, picture: Picture, guess: "_Comparison") -> "list[_Comparison]":
+        """Return the motion that most matches agree on, if it explains more than the guess."""
+        if self._matcher is None:
+            return []
+        key_uv, uv = self._matcher.matches(self._picture.grey, picture.grey)
+        known, xyz = _with_depth(self._picture, key_uv)
+        T_key_camera = _agreed(xyz, uv[known], picture.camera)
+        if T_key_camera is None:
+            return []
+        # Wrong matches may turn the camera away, until the few pixels left agree by chance.
+        found = self._compared(picture, T_key_camera)
+        return [found] if found.agreeing() > guess.agreeing() else []
 
     def _dense(
         self, picture: Picture, depth: NDArray[np.float32], guess: FloatArray
@@ -180,10 +197,13 @@ class _Comparison:
     depth_m: FloatArray
     grey: FloatArray
 
+    def agreeing(self) -> int:
+        """Return how many pixels agree."""
+        return int((self.both & (self.depth_m < _AGREE) & (self.grey < _AGREE_GREY)).sum())
+
     def agreement(self) -> float:
         """Return the share of pixels that agree."""
-        good = self.both & (self.depth_m < _AGREE) & (self.grey < _AGREE_GREY)
-        return float(good.sum() / max(self.both.sum(), 1))
+        return self.agreeing() / max(int(self.both.sum()), 1)
 
     def foreign(self) -> NDArray[np.bool_]:
         """Return the pixels that do not follow the motion, and those around them."""
@@ -213,15 +233,37 @@ def _followed(
     return there.astype(np.float32), found[:, 0] > 0
 
 
-def _corners(picture: Picture) -> tuple[NDArray[np.float32], FloatArray]:
-    """Return corners that have depth: (n, 2) px and (n, 3) m in the camera."""
-    corners = cv2.goodFeaturesToTrack(picture.grey, _CORNERS, _CORNER_QUALITY, _CORNER_PX)
-    uv = np.zeros((0, 2), np.float32) if corners is None else corners[:, 0].astype(np.float32)
+def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the corners (n, 2) px of a picture (H, W)."""
+    corners = cv2.goodFeaturesToTrack(grey, _CORNERS, _CORNER_QUALITY, _CORNER_PX)
+    return np.zeros((0, 2), np.float32) if corners is None else corners[:, 0].astype(np.float32)
+
+
+def _with_depth(
+    picture: Picture, uv: NDArray[np.float32] | FloatArray
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Say which points (n, 2) px have depth, and where those are: (m, 3) m in the camera."""
     height, width = picture.depth_m.shape
     u, v = np.rint(uv).astype(np.int64).T
     z = picture.depth_m[np.clip(v, 0, height - 1), np.clip(u, 0, width - 1)]
     known = np.isfinite(z) & (z > 0)
-    return uv[known], picture.camera.unproject(np.column_stack([uv, z])[known])
+    return known, picture.camera.unproject(np.column_stack([uv, z])[known])
+
+
+def _agreed(xyz: FloatArray, uv: FloatArray, camera: Camera) -> FloatArray | None:
+    """Return the motion (4, 4) that most points (n, 3) m, now seen at (n, 2) px, agree on."""
+    if len(xyz) < _LEAST_CORNERS:
+        return None
+    K = camera.K
+    solved, turn, shift, inliers = cv2.solvePnPRansac(
+        xyz, uv, K, None, reprojectionError=_REPROJECTION_PX, flags=cv2.SOLVEPNP_EPNP
+    )
+    if not solved or inliers is None or len(inliers) < _LEAST_CORNERS:
+        return None
+    chosen = inliers[:, 0]
+    turn, shift = cv2.solvePnPRefineLM(xyz[chosen], uv[chosen], K, None, turn, shift)
+    T_camera_key = make_transform(cv2.Rodrigues(turn)[0], shift[:, 0])
+    return inverse(T_camera_key) if np.isfinite(T_camera_key).all() else None
 
 
 def _rigid(T: FloatArray) -> FloatArray:

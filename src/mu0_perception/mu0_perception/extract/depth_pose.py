@@ -1,8 +1,9 @@
 """Own where depth, intrinsics and camera poses come from: the recording, odometry, or networks.
 
-What the recording has is used. Depth without poses is put together by RGB-D odometry. Pictures
-alone need a depth network whose weights are on this machine; episodes without any depth, in which
-all points lie one metre away, are made only when `flat` is asked for.
+What the recording has is used. Depth without poses is put together by RGB-D odometry, to which a
+network that matches pictures adds motions that corners cannot follow. Pictures alone need a depth
+network whose weights are on this machine; episodes without any depth, in which all points lie one
+metre away, are made only when `flat` is asked for.
 """
 
 import contextlib
@@ -19,13 +20,14 @@ from mu0_core.camera import Camera
 from mu0_core.config import option, validate
 from mu0_core.errors import CalibrationError
 from mu0_perception.extract.frames import FrameConfig, longest_step_s
-from mu0_perception.extract.learned import DepthNetwork
+from mu0_perception.extract.learned import DepthNetwork, MatchNetwork, is_cached
 from mu0_perception.extract.odometry import Odometry, OdometryConfig
 from mu0_perception.extract.recording import LeftOutError, Recording, Shot, SourceError
 from mu0_perception.extract.resize import resized
 from mu0_perception.extract.store import PartFrames, PictureFile
 
 FloatArray = NDArray[np.float64]
+_KNOWN_MATCHERS = ("ETH-CVG/lightglue_superpoint", "magic-leap-community/superglue_indoor")
 _LEAST_CONTRAST = 2.0  # grey levels
 _PLAUSIBLE_M = (0.05, 60.0)
 _CHECKED = 10  # pictures with depth whose median tells its unit
@@ -48,6 +50,7 @@ class PoseFrom(StrEnum):
     AUTO = "auto"
     RECORDED = "recorded"
     ODOMETRY = "odometry"
+    LEARNED = "learned"
     FIXED = "fixed"
 
 
@@ -59,11 +62,19 @@ class DepthPoseConfig:
         DepthFrom.AUTO, description="Source of depth; auto: recorded, else learned"
     )
     pose: PoseFrom = option(
-        PoseFrom.AUTO, description="Source of camera poses; auto: recorded, else odometry"
+        PoseFrom.AUTO,
+        description="Source of camera poses; learned: odometry with a matching network; auto: "
+        "recorded, else learned if --place.pose_model names a network, or depth is learned and "
+        "one's weights are here, else odometry",
     )
     depth_model: str = option(
         "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf",
         description="Depth network: a folder, or a name in the local cache of transformers",
+    )
+    pose_model: str = option(
+        "",
+        description="Matching network: a folder, or a name in the local cache; empty: LightGlue "
+        "or SuperGlue",
     )
     focal_px: float | None = option(
         None, description="Focal length where no calibration is recorded", unit="px", low=1.0
@@ -140,6 +151,9 @@ def choose_backends(recording: Recording, config: DepthPoseConfig) -> tuple[Dept
         raise SourceError(f"{about.path}: has no depth; choose --place.depth learned or flat")
     if pose is PoseFrom.AUTO:
         pose = PoseFrom.RECORDED if about.has_pose else PoseFrom.ODOMETRY
+        learned = depth is DepthFrom.LEARNED and any(map(is_cached, _KNOWN_MATCHERS))
+        if pose is PoseFrom.ODOMETRY and (config.pose_model or learned):
+            pose = PoseFrom.LEARNED
         if depth is DepthFrom.FLAT:
             pose = PoseFrom.FIXED  # without depth nothing tells motion of the camera
     if pose is PoseFrom.RECORDED and not about.has_pose:
@@ -205,6 +219,10 @@ class _Reading:
         self._depth_from, self._pose_from = choose_backends(recording, config)
         learned = self._depth_from is DepthFrom.LEARNED
         self._network = DepthNetwork(config.depth_model) if learned else None
+        self._matcher: MatchNetwork | None = None
+        if self._pose_from is PoseFrom.LEARNED:
+            cached = next(filter(is_cached, _KNOWN_MATCHERS), _KNOWN_MATCHERS[0])
+            self._matcher = MatchNetwork(config.pose_model or cached)
         self._runs: list[_Run] = []
         self._n_runs = 0
         self._camera: Camera | None = None
@@ -282,8 +300,8 @@ class _Reading:
             if run is not longest:
                 run.delete()
         odometry = None
-        if self._pose_from is PoseFrom.ODOMETRY:
-            odometry = Odometry(self._config.odometry)
+        if self._pose_from in (PoseFrom.ODOMETRY, PoseFrom.LEARNED):
+            odometry = Odometry(self._config.odometry, self._matcher)
         new = _Run(self._folder / f"run{self._n_runs}", odometry)
         self._n_runs += 1
         self._runs = [new] if longest is None else [longest, new]
@@ -361,12 +379,16 @@ class _Reading:
             backends={
                 "depth": self._network.name if self._network else self._depth_from.value,
                 "intrinsics": self._intrinsics,
-                "pose": "RGB-D odometry (corners and Open3D)"
-                if run.odometry
-                else self._pose_from.value,
+                "pose": self._poses_by() if run.odometry else self._pose_from.value,
             },
             figures=figures,
         )
+
+    def _poses_by(self) -> str:
+        """Name what odometry goes by."""
+        if self._matcher is None:
+            return "RGB-D odometry (corners and Open3D)"
+        return f"RGB-D odometry (corners, Open3D and {self._matcher.name})"
 
 
 def _same(a: Camera, b: Camera) -> bool:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mu0_core.errors import Mu0Error
 
+_MATCHERS = ("lightglue", "superglue")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -70,6 +71,48 @@ class FeatureNetwork:
         patches = tokens[-side * side :]  # class and register tokens come first
         patches = patches / np.linalg.norm(patches, axis=1, keepdims=True)
         return patches.reshape(side, side, -1).astype(np.float32)
+
+
+class MatchNetwork:
+    """Find points that two pictures show, with LightGlue or SuperGlue.
+
+    Args:
+        name: As for DepthNetwork.
+
+    Raises:
+        WeightsError: They are not there, or of another network.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"matches of {name}"
+        what = "matching network"
+        self._processor, self._model = load("AutoModelForKeypointMatching", name, what)
+        kind = self._model.config.model_type
+        # EfficientLoFTR of transformers lists its points in the order of either picture: no pairs.
+        if kind not in _MATCHERS:
+            raise WeightsError(
+                f"{what} {name!r}: is of the kind {kind}; give one of {', '.join(_MATCHERS)}"
+            )
+
+    def matches(
+        self, before: NDArray[np.uint8], after: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return points (n, 2) px of a grey picture (H, W) and the same of another of its size."""
+        import torch
+
+        pair = [np.repeat(grey[..., None], 3, axis=2) for grey in (before, after)]
+        inputs = self._processor(images=pair, return_tensors="pt").to(self._model.device)
+        with torch.inference_mode():
+            found = self._model(**inputs)
+        relative = found.keypoints[0].double().cpu().numpy()
+        partner = found.matches[0, 0].long().cpu().numpy()
+        valid = found.mask[0].cpu().numpy() > 0
+        matched = valid[0] & (partner >= 0) & valid[1][partner]
+        # Pixels are shares of the picture that the network saw, counted from a pixel's middle.
+        (height, width), seen = before.shape, inputs["pixel_values"].shape[-2:]
+        middle = 0.5 * np.array([width / seen[1], height / seen[0]]) - 0.5
+        uv = relative * (width, height) + middle
+        return uv[0][matched], uv[1][partner[matched]]
 
 
 def load(kind: str, name: str, what: str) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
 from mu0_core.se3 import inverse, log
-from mu0_perception.extract.alignment import KeyPicture, Picture
+from mu0_perception.extract.alignment import KeyPicture, Matcher, Picture
 
 FloatArray = NDArray[np.float64]
 
@@ -40,10 +40,15 @@ class OdometryConfig:
 
 
 class Odometry:
-    """Find the pose of each picture in the frame of the first."""
+    """Find the pose of each picture in the frame of the first.
 
-    def __init__(self, config: OdometryConfig) -> None:
-        self._config = config
+    Args:
+        config: The settings.
+        matcher: What finds points of a key picture in others, beside corners.
+    """
+
+    def __init__(self, config: OdometryConfig, matcher: Matcher | None = None) -> None:
+        self._config, self._matcher = config, matcher
         self._poses: list[FloatArray] = []
         self._key: KeyPicture | None = None
         self._T_world_key: FloatArray = np.eye(4)
@@ -73,7 +78,8 @@ class Odometry:
         """Note a pose, and the picture as the next key if it is to be one."""
         self._poses.append(pose)
         if key is not None:
-            self._key = KeyPicture(key, max_step_m=self._config.max_step_m)
+            step_m = self._config.max_step_m
+            self._key = KeyPicture(key, max_step_m=step_m, matcher=self._matcher)
             self._T_world_key = pose
         return pose
 

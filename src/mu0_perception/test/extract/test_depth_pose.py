@@ -1,15 +1,22 @@
 """Where depth, intrinsics and poses come from, and what becomes of pictures without them."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mu0_core.camera import Camera
-from mu0_perception.extract import pipeline
-from mu0_perception.extract.depth_pose import DepthPoseConfig, placed_pictures
+from mu0_perception.extract import depth_pose, pipeline
+from mu0_perception.extract.depth_pose import (
+    DepthPoseConfig,
+    PoseFrom,
+    choose_backends,
+    placed_pictures,
+)
 from mu0_perception.extract.frames import FrameConfig, select_frames
+from mu0_perception.extract.learned import WeightsError
 from mu0_perception.extract.odometry import Odometry
 from mu0_perception.extract.recording import About, Found, LeftOutError, Shot, SourceError
 from mu0_perception.extract.sources import SourceConfig, open_recording
@@ -164,6 +171,37 @@ def test_a_camera_lost_too_often_leaves_the_part_out(place, monkeypatch, share):
 def test_where_intrinsics_come_from_is_told(place, camera, config, name):
     placed, _ = place(Pictures(camera=camera), **config)
     assert placed.backends["intrinsics"] == name
+
+
+@pytest.mark.parametrize(
+    ("has_depth", "has_pose", "cached", "config", "pose"),
+    [
+        (True, True, True, {"pose_model": "a"}, "recorded"),
+        (True, False, True, {}, "odometry"),
+        (False, False, False, {}, "odometry"),
+        (False, False, True, {}, "learned"),
+        (True, False, False, {"pose_model": "a"}, "learned"),
+        (True, False, True, {"pose_model": "a", "pose": PoseFrom.ODOMETRY}, "odometry"),
+    ],
+)
+def test_matches_are_used_where_little_is_recorded(
+    monkeypatch, has_depth, has_pose, cached, config, pose
+):
+    monkeypatch.setattr(depth_pose, "is_cached", lambda name: cached)
+    recording = Pictures()
+    recording.about = replace(recording.about, has_depth=has_depth, has_pose=has_pose)
+    assert choose_backends(recording, DepthPoseConfig(**config))[1] == pose
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [({}, "ETH-CVG/lightglue_superpoint"), ({"pose_model": "no/net"}, "no/net")],
+)
+def test_poses_by_matches_are_refused_without_the_weights(place, monkeypatch, config, name):
+    monkeypatch.setattr(depth_pose, "is_cached", lambda name: False)
+    told = f"matching network '{name}': its weights are not on this machine.*hf download {name}"
+    with pytest.raises(WeightsError, match=told):
+        place(Pictures(has_pose=False), pose=PoseFrom.LEARNED, **config)
 
 
 def _concluded(**parts):
