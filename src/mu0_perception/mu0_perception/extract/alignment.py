@@ -147,7 +147,8 @@ class KeyPicture:
             return []
         # Wrong matches may turn the camera away, until the few pixels left agree by chance.
         found = self._compared(picture, T_key_camera)
-        return [found] if found.agreeing() > guess.agreeing() else []
+        better = found.agreement() > guess.agreement()
+        return [found] if better and 2 * found.agreeing() > guess.agreeing() else []
 
     def _dense(
         self, picture: Picture, depth: NDArray[np.float32], guess: FloatArray

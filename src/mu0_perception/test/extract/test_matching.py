@@ -7,6 +7,7 @@ import pytest
 
 from mu0_core.se3 import exp, inverse, log, transform_points
 from mu0_perception.extract import learned
+from mu0_perception.extract.alignment import KeyPicture, Picture
 from mu0_perception.extract.depth_pose import DepthPoseConfig, PoseFrom, placed_pictures
 from mu0_perception.extract.frames import FrameConfig
 from mu0_perception.extract.learned import MatchNetwork, WeightsError
@@ -76,6 +77,21 @@ def test_wrong_matches_change_no_pose(film, wrong):
     turned = {"all alike": exp([0.05, 0, 0, 0, 0, 0.1]), "turned away": exp([0, 0, 0, 0, 0.9, 0])}
     matcher = Random() if wrong == "random" else Moved(film, 0, turned[wrong])
     _same_poses(film, matcher)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_matches_propose_only_what_explains_it_better_than_the_guess(film, right):
+    film = film(3, moves=False, camera_moves=True)
+    settings = {"width": 320, "max_depth_m": 4.0}
+    key, picture = (
+        Picture.of(film.rgb[i], film.depth_m[i], film.camera, **settings) for i in (0, 2)
+    )
+    T_camera_key = exp([0, 0, 0, 0, 0.9, 0])
+    if right:
+        T_camera_key = inverse(film.T_world_camera[2]) @ film.T_world_camera[0]
+    key = KeyPicture(key, max_step_m=0.03, matcher=Moved(film, 0, T_camera_key))
+    guess = key._compared(picture, np.eye(4))
+    assert len(key._by_matches(picture, guess)) == right
 
 
 @pytest.mark.parametrize("size", [(0, 2), (3, 2)])
