@@ -24,6 +24,7 @@ ALLOWED_IMPORTS = {
 TRAINING = {
     "action_expert/frozen.py": "mu0_world_model",
     "action_expert/training_data.py": "mu0_world_model",
+    "action_expert/training_store.py": "mu0_world_model",
 }
 
 # What a manifest names for an import; a ROS package is named as it is imported.
