@@ -13,6 +13,9 @@ import pyarrow.parquet as parquet
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from mu0_core.camera import Camera
+from mu0_core.episode_writer import EpisodeOptions, write_episode
+from mu0_core.episode_writer import Recording as EpisodeRecording
 from mu0_core.errors import CalibrationError, ConfigError, Mu0Error
 from mu0_core.se3 import inverse
 from mu0_perception.extract.recording import SourceError
@@ -315,3 +318,38 @@ def test_poses_are_those_of_the_camera(film, bag):
     shot = shots(opened(bag(film)))[2]
     moved = inverse(film.T_world_camera[0]) @ shot.T_world_camera
     assert np.linalg.norm(moved[:3, 3]) > 0.004
+
+
+def test_the_frames_of_a_simulated_robot_are_those_of_its_pictures(tmp_path):
+    stamps = 1.0 + 0.1 * np.arange(5)
+    path = tmp_path / "lift"
+    tracks = np.tile([0.0, 0.0, 1.0], (5, 1, 1))
+    tracks[:, 0, 0] = 0.02 * np.arange(5)
+    recorded = EpisodeRecording(
+        images=np.zeros((5, 8, 8, 3), np.uint8),
+        depth=np.ones((5, 8, 8), np.float32),
+        K=Camera.from_fovy(0.8, 8, 8).K,
+        T_camera_world=np.eye(4),
+        tracks_xyz_world=tracks,
+        visible=np.ones((5, 1), np.bool_),
+        cluster_ids=np.zeros(1, np.int32),
+        moving=np.ones(1, np.bool_),
+        stamps=stamps,
+    )
+    write_episode(path, recorded, EpisodeOptions(arc_step=0.01))
+    config = SourceConfig()
+    recording = open_recording(find_recordings(path, config)[0], config)
+    assert recording.frame_poses(stamps) == {}
+
+    poses = np.tile(np.eye(4), (5, 2, 1, 1))
+    poses[:, 1, 0, 3] = np.arange(5)
+    states = path / "robot/states.npz"
+    states.parent.mkdir()
+    np.savez(states, frames=("arm", "hand"), T_world_frame=poses)
+    found = recording.frame_poses(stamps[[1, 4]])
+    assert list(found) == ["arm", "hand"]
+    np.testing.assert_array_equal(found["hand"][:, 0, 3], [1.0, 4.0])
+
+    states.write_bytes(states.read_bytes()[:100])
+    with pytest.raises(SourceError, match="states.npz"):
+        recording.frame_poses(stamps)

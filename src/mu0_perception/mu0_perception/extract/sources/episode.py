@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -108,12 +109,23 @@ class EpisodeSource:
             )
 
     def frame_poses(self, stamps_s: FloatArray) -> dict[str, FloatArray]:
-        """Return the robot's frames where the simulator recorded its joints, else nothing."""
-        try:
-            with np.load(self.about.path / _STATES) as states:
-                names, T_world_frame = states["frames"], states["T_world_frame"]
-        except (OSError, KeyError):
+        """Return the robot's frames where the simulator recorded its joints, else nothing.
+
+        Raises:
+            SourceError: What it recorded is damaged.
+        """
+        path = self.about.path / _STATES
+        if not path.is_file():
             return {}
+        try:
+            with np.load(path) as states:
+                if "frames" not in states:  # an older recording
+                    return {}
+                names, T_world_frame = states["frames"], states["T_world_frame"]
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise SourceError(
+                f"{path}: cannot be read: {error}; remove it, or record again"
+            ) from error
         picture = np.searchsorted(self._stamps, np.asarray(stamps_s) - _SAME_S)
         return {str(name): T_world_frame[picture, i] for i, name in enumerate(names)}
 
