@@ -21,6 +21,7 @@ setup(
             "extract = mu0_perception.extract.cli:main",
             "validate = mu0_perception.extract.validate:main",
             "view = mu0_perception.view:main",
+            "track_episodes = mu0_perception.track_episodes:main",
             "keypoint_tracker_node = mu0_perception.nodes.keypoint_tracker_node:main",
         ],
     },

@@ -1,31 +1,5 @@
-"""Own where the embodiment files that come with this package are, wherever it is installed."""
+"""Own the way to the embodiment files that come with this package, for launch files."""
 
-from pathlib import Path
+from mu0_core.shipped_robots import embodiment_file
 
-from ament_index_python.packages import get_package_share_directory
-
-from mu0_core.errors import ConfigError, unknown_name_message
-
-
-def embodiment_file(robot: str) -> Path | None:
-    """Find the file of a robot.
-
-    Args:
-        robot: Name of a shipped one, path of a file (with a slash in it), or "none".
-
-    Returns:
-        The path; None for "none".
-
-    Raises:
-        ConfigError: There is no such name; the message lists the shipped ones.
-    """
-    if robot == "none":
-        return None
-    if "/" in robot:
-        return Path(robot)
-    folder = Path(get_package_share_directory("mu0_policy")) / "config" / "embodiments"
-    known = {path.stem: path for path in folder.glob("*.yaml")}
-    if robot not in known:
-        hint = "for one of your own give the path of its file, with a slash in it"
-        raise ConfigError(f"{unknown_name_message('robot', robot, known)}; {hint}")
-    return known[robot]
+__all__ = ["embodiment_file"]
