@@ -29,7 +29,7 @@ def write_keypoints(folder: Path, rows: Sequence[Keypoints]) -> None:
     arrays = {
         "offsets": np.cumsum([0, *(one.n for one in rows)], dtype=np.int64),
         "ids": np.concatenate([one.ids for one in rows]),
-        "uvz": np.concatenate([uvz(one) for one in rows]),
+        "uvz": np.concatenate([one.uvz() for one in rows]),
         "source": np.concatenate([one.source for one in rows]),
     }
     partial = None
@@ -64,8 +64,3 @@ def read_keypoints(folder: Path) -> list[NDArray[np.float32]] | None:
             f"{path}: damaged, make it again: {len(rows)} rows, {offsets[-1:]} told"
         )
     return np.split(rows, offsets[1:-1])
-
-
-def uvz(keypoints: Keypoints) -> NDArray[np.float32]:
-    """Return keypoints as (n, 3) px, px, m."""
-    return np.column_stack([keypoints.uv, keypoints.z])

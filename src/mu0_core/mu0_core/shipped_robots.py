@@ -1,4 +1,4 @@
-"""Own where the embodiment files are that come with these packages, wherever they are installed."""
+"""Own where the shipped embodiment files are, wherever they are installed."""
 
 from pathlib import Path
 

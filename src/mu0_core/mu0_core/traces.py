@@ -7,7 +7,7 @@ s samples, d control points. Messages are converted in mu0_core.ros.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +25,15 @@ class KeypointSource(IntEnum):
     CLICKED = 2
     GRID = 3
     MASK = 4
+
+
+class PointsFrom(StrEnum):
+    """Say where the points are that action experts are given features of."""
+
+    GRID = "grid"
+    """On a grid over the picture, pooled."""
+    KEYPOINTS = "keypoints"
+    """On things, as tracked: world models are trained on such points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,10 +93,13 @@ class Keypoints:
         """Number of history steps."""
         return self.history_valid.shape[1]
 
+    def uvz(self) -> NDArray[np.float32]:
+        """Return the keypoints as (n, 3) px, px, m, NaN where z is unknown."""
+        return np.concatenate([self.uv, self.z[:, None]], axis=1)
+
     def xyz(self) -> NDArray[np.float32]:
         """Lift the keypoints: (n, 3) m in frame_id, NaN where z is unknown."""
-        uvz = np.concatenate([self.uv, self.z[:, None]], axis=1)
-        return self.camera.unproject(uvz).astype(np.float32)
+        return self.camera.unproject(self.uvz()).astype(np.float32)
 
     def selected(self, keep: NDArray) -> Self:
         """Return the keypoints that `keep` picks: an (n,) bool mask, or indices in an order."""

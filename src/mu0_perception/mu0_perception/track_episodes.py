@@ -1,4 +1,4 @@
-"""Track keypoints in recorded episodes as live: `ros2 run mu0_perception track_episodes "demos/*"`.
+"""Track keypoints in recordings as live: `ros2 run mu0_perception track_episodes "demos/*"`.
 
 Each episode gets `keypoints.npz` beside its pictures, which action experts are trained with. The
 tracker is the one that serves, with the same defaults.

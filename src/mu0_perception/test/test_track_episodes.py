@@ -5,7 +5,7 @@ import pytest
 
 from mu0_core.episode_writer import EpisodeOptions, Recording, write_episode
 from mu0_core.errors import EpisodeError
-from mu0_core.keypoint_file import KEYPOINT_FILE, read_keypoints, uvz
+from mu0_core.keypoint_file import KEYPOINT_FILE, read_keypoints
 from mu0_core.se3 import inverse, make_transform
 from mu0_core.traces import KeypointSource
 from mu0_perception.live_tracker import LiveTracker, LiveTrackerConfig
@@ -52,7 +52,7 @@ def episode(tmp_path, scene, frames):
 def test_they_are_what_the_live_tracker_gives(episode, frames, capsys):
     assert main([str(episode)]) == 0
     tracker = LiveTracker(LiveTrackerConfig())
-    live = [uvz(tracker.update(frame).keypoints) for frame in frames]
+    live = [tracker.update(frame).keypoints.uvz() for frame in frames]
     found = read_keypoints(episode)
     assert [len(rows) for rows in found] == [len(rows) for rows in live] != [0] * N
     for rows, expected in zip(found, live, strict=True):  # depth is kept in float16

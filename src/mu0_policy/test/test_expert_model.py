@@ -13,6 +13,7 @@ from mu0_core import benchmark
 from mu0_core.camera import Camera
 from mu0_core.errors import CheckpointError, ConfigError, ShapeError
 from mu0_core.kinematics import DifferentialIK
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert import checkpoint
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
 from mu0_policy.action_expert.benchmark_policy import BenchmarkPolicy, make
@@ -20,7 +21,12 @@ from mu0_policy.action_expert.card import ExpertCard
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
 from mu0_policy.action_expert.eyes import SIDE
-from mu0_policy.action_expert.model import ActionExpert, Observation, flow_loss
+from mu0_policy.action_expert.model import (
+    ActionExpert,
+    Observation,
+    flow_loss,
+    place_features,
+)
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.action_expert.released import load_released
@@ -98,6 +104,60 @@ def test_padded_tokens_change_nothing():
         context_valid=torch.cat([seen.context_valid, torch.zeros(2, 2).bool()], dim=1),
     )
     assert torch.allclose(expert.sample(seen, noise()), expert.sample(padded, noise()))
+
+
+PLACED = {"trace_places": True, "trace_tokens": True, "context_places": 4}
+
+
+def at_places(**changes):
+    generator = torch.Generator().manual_seed(3)
+    places = torch.rand(2, 4, 3, generator=generator).double()
+    return replace(observation(), **({"places": places} | changes))
+
+
+def test_places_count_and_points_that_are_padding_do_not():
+    expert, seen = random_expert(**PLACED), at_places()
+    ours = expert.sample(seen, noise())
+    moved = replace(seen, places=seen.places + 0.02)
+    assert not torch.allclose(expert.sample(moved, noise()), ours)
+    padded = replace(
+        seen,
+        traces=torch.cat([seen.traces, 9.0 * torch.ones(2, 2, 12).double()], dim=1),
+        places=torch.nn.functional.pad(seen.places, (0, 0, 0, 2)),
+        traces_valid=torch.arange(6).expand(2, 6) < 4,
+    )
+    assert torch.allclose(expert.sample(padded, noise()), ours)
+    order = torch.tensor([2, 0, 3, 1])
+    without = random_expert(**{**PLACED, "trace_tokens": False})
+    turned = replace(seen, traces=seen.traces[:, order], places=seen.places[:, order])
+    assert torch.allclose(without.sample(turned, noise()), without.sample(seen, noise()))
+
+
+def test_an_observation_without_points_is_as_one_of_padding_alone():
+    expert, seen = random_expert(**PLACED), at_places()
+    none = replace(seen, traces=seen.traces[:, :0], places=seen.places[:, :0])
+    hidden = replace(seen, traces_valid=torch.zeros(2, 4, dtype=torch.bool))
+    ours = expert.sample(none, noise())
+    assert torch.isfinite(ours).all()
+    assert torch.allclose(expert.sample(hidden, noise()), ours)
+    assert not torch.allclose(expert.sample(seen, noise()), ours)
+
+
+def test_places_that_are_missing_are_asked_for():
+    expert = random_expert(**PLACED)
+    with pytest.raises(ShapeError, match="places: expected those of the trace features"):
+        expert.encode(observation())
+    seen = at_places()
+    short = replace(seen, context=seen.context[:, :3], context_valid=seen.context_valid[:, :3])
+    with pytest.raises(ShapeError, match="at least 4 tokens of pictures, got 3"):
+        expert.encode(short)
+
+
+def test_unknown_depth_is_told_from_a_depth():
+    one, other = place_features(torch.tensor([[0.1, 0.2, 0.0], [0.1, 0.2, 0.3]]))
+    assert torch.equal(one[:22], other[:22])
+    assert not one[22:].any()
+    assert other[-1] == 1.0
 
 
 @pytest.mark.parametrize("part", ["context", "traces", "language", "state", "wrist", "side"])
@@ -401,6 +461,13 @@ def test_a_benchmark_of_another_robot_is_refused(changes, says):
     policy.reset("take it")
     with pytest.raises(ConfigError, match=says):
         policy.act(_seen(**changes))
+
+
+def test_in_a_benchmark_there_are_no_keypoints(tmp_path):
+    card = replace(CARD, points=PointsFrom.KEYPOINTS)
+    checkpoint.save(replace(_checkpoint(), card=card), tmp_path / "expert")
+    with pytest.raises(ConfigError, match="no tracker in a benchmark; train one with --points"):
+        make(benchmark.PolicySettings(checkpoint=tmp_path / "expert"))
 
 
 def test_in_a_benchmark_features_have_to_be_those_of_the_training():

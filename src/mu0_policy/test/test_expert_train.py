@@ -9,6 +9,7 @@ import torch
 
 from mu0_core.config import from_dict, to_dict
 from mu0_core.errors import CheckpointError, ConfigError, EpisodeError
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert import checkpoint, frozen, train, training_start, training_store
 from mu0_policy.action_expert.actions import ActionSpace, Translator
 from mu0_policy.action_expert.card import ExpertCard, readme
@@ -62,6 +63,7 @@ def config(tmp_path, world_model, monkeypatch):
         output=tmp_path / "run",
         cache=tmp_path / "cache",
         world_model=str(world_model),
+        points="grid",
         grid=4,
         draws=1,
         chunk_size=4,
@@ -86,11 +88,13 @@ def weights(trainer):
     return [p.detach().clone() for p in trainer.averaged().parameters()]
 
 
-def fake_extract(rgb, instruction, depth=None):
+def fake_extract(rgb, instruction, depth=None, keypoints=None):
     mean = np.float16(rgb.mean() / 255.0)
+    n = 2 if keypoints is None else len(keypoints)
     return {
         "context": np.full((3, 16), mean, np.float16),
-        "traces": np.full((2, 24), mean, np.float16),
+        "traces": np.full((n, 24), mean, np.float16),
+        "places": np.full((n, 3), 0.5, np.float16),
         "language": np.full((len(instruction) % 5 + 1, 16), mean, np.float16),
     }
 
@@ -155,6 +159,62 @@ def test_instructions_of_different_length_go_side_by_side(tmp_path):
     lengths = batch.seen.language_valid.sum(1).tolist()
     assert len(set(lengths)) == 2
     assert batch.seen.language.shape[1] == max(lengths)
+
+
+def with_keypoints(seed=0, counts=(3, 0, 2, 3, 1, 3, 2, 3, 3, 3)):
+    """Points on two things, as a tracker gives them, of varying number."""
+    rng = np.random.default_rng(seed)
+    rows = [np.column_stack([rng.uniform(2, 30, (n, 2)), np.full(n, 0.8)]) for n in counts]
+    return made(seed, keypoints=rows)
+
+
+def test_points_come_and_go(tmp_path):
+    data = dataset(tmp_path, [with_keypoints()])
+    batch = collate([data[0, 1], data[0, 2], data[0, 3]])
+    assert batch.seen.traces.shape == (3, 3, 24)
+    assert batch.seen.traces_valid.sum(1).tolist() == [0, 2, 3]
+    assert batch.seen.places[1].tolist() == [[0.5] * 3] * 2 + [[0.0] * 3]
+    assert collate([data[0, 1]]).seen.traces.shape == (1, 0, 24)
+
+
+def test_an_expert_learns_from_features_at_keypoints(config, monkeypatch):
+    shown = [with_keypoints(seed) for seed in range(4)]
+    monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(shown))
+    config = replace(config, points=PointsFrom.KEYPOINTS)
+    trainer, results = run(config)
+    assert np.isfinite(results["held_out_rad"]) and np.isfinite(results["loss"])
+    assert trainer.card.points is PointsFrom.KEYPOINTS
+    assert "keypoints 32" in trainer.card.features
+    policy = ExpertPolicy.from_pretrained(config.output / "latest")
+    policy.warm_up()
+    extract = frozen.load_extractor(
+        config.world_model, frozen.FeatureConfig(points=PointsFrom.KEYPOINTS, draws=1)
+    )
+    one = shown[0]
+    rgb = one.pictures["front"][0]
+    commands = [
+        policy.commands(
+            Moment(
+                features=extract(rgb, one.instruction, None, keypoints),
+                pictures={"wrist": rgb},
+                q=one.q[0],
+                gripper=0.0,
+            )
+        )
+        for keypoints in (one.keypoints[0], one.keypoints[1])  # three, and none
+    ]
+    assert np.isfinite(commands).all()
+    assert not np.array_equal(*commands)
+
+
+def test_keypoints_that_are_not_there_are_asked_for(config, monkeypatch):
+    config = replace(config, points=PointsFrom.KEYPOINTS)
+    with pytest.raises(EpisodeError, match="mu0_perception track_episodes.*--points grid"):
+        run(config)
+    shown = [with_keypoints(counts=(0, 0) + 8 * (1,))]
+    monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(shown))
+    with pytest.raises(EpisodeError, match="none in 2 of 10 moments"):
+        run(replace(config, output=config.output.with_name("other")))
 
 
 def test_features_are_computed_once(tmp_path):
@@ -477,6 +537,8 @@ def test_the_command(config, capsys):
         str(config.cache),
         "--world_model",
         config.world_model,
+        "--points",
+        "grid",
         "--grid",
         "4",
         "--draws",

@@ -121,6 +121,7 @@ class SharedPredictor:
         rgb: NDArray[np.uint8],
         instruction: str,
         depth: NDArray[np.float32] | None = None,
+        keypoints: NDArray[np.floating] | None = None,
     ) -> tuple[Mapping[str, NDArray[np.float16]], str]:
         """Return features for action experts, and what tells them from those of others.
 
@@ -144,7 +145,7 @@ class SharedPredictor:
                 self._extractor = extractor
             depth = depth if predictor.uses_depth else None
             prefix = predictor.prefix(rgb, instruction, depth)
-            found = extractor(rgb, instruction, depth, prefix=prefix)
+            found = extractor(rgb, instruction, depth, keypoints, prefix=prefix)
             return found, extractor.origin(depth=depth is not None)
 
     def warm_up(self, samples: int = 1) -> float:

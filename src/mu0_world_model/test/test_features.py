@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, ShapeError
+from mu0_core.traces import PointsFrom
 from mu0_world_model.features import FeatureConfig, FeatureExtractor, features, grid_uv
 from mu0_world_model.presets import TINY
 from mu0_world_model.processor import Processor
@@ -53,11 +54,15 @@ DEPTH = np.full((60, 80), 0.8, np.float32)
 def test_shapes_and_names(make):
     found = make(grid=8, pool=2)(RGB, "lift the cube", DEPTH)
     assert {name: value.dtype for name, value in found.items()} == dict.fromkeys(
-        ("context", "traces", "language"), np.float16
+        ("context", "traces", "places", "language"), np.float16
     )
     n_text = len(found["language"])
     assert found["context"].shape == (64 + 64 + n_text, 128)
     assert found["traces"].shape == (16, 192)
+    u = [-1 + 1 / 7, -1 + 5 / 7, 1 - 5 / 7, 1 - 1 / 7]
+    assert np.allclose(found["places"][:4, 0], u, atol=1e-3)
+    assert np.allclose(found["places"][:, 1], np.repeat(u, 4), atol=1e-3)
+    assert not found["places"][:, 2].any()
     assert 0 < n_text < TINY.tokenizer_max_length  # padding is left out
 
 
@@ -110,6 +115,40 @@ def test_more_of_the_flow_can_be_run(parts):
         for n in (1, 2)
     )
     assert not torch.allclose(one, two)
+
+
+KEYPOINTS = np.array(
+    [[40.0, 30.0, 0.7], [20.0, 45.0, np.nan], [80.0, 0.0, 0.0], [90.0, 5.0, 0.5], [np.nan, 5.0, 1]]
+)
+
+
+def test_features_at_keypoints_tell_where_they_are(make):
+    extract = make(points=PointsFrom.KEYPOINTS, max_points=4)
+    found = extract(RGB, "lift", DEPTH, KEYPOINTS)
+    places = [[0.0, 0.0, 0.7], [-0.5, 0.5, 0.0], [1.0, -1.0, 0.0]]  # two are not in the picture
+    assert np.allclose(found["places"], places, atol=1e-3)
+    assert found["traces"].shape == (3, 192)
+    again = extract(RGB, "lift", DEPTH, KEYPOINTS[:1])
+    assert np.array_equal(again["places"], found["places"][:1])
+    moved = extract(RGB, "lift", DEPTH, KEYPOINTS[:3] - [10.0, 0.0, 0.0])
+    assert not np.allclose(moved["traces"], found["traces"])
+    assert np.array_equal(moved["context"], found["context"])
+    with pytest.raises(ShapeError, match="expected keypoints"):
+        extract(RGB, "lift", DEPTH)
+
+
+def test_keypoints_may_be_none_or_too_many(make):
+    extract = make(points=PointsFrom.KEYPOINTS, max_points=4)
+    assert extract(RGB, "lift", DEPTH, KEYPOINTS[:0])["traces"].shape == (0, 192)
+    many = np.column_stack([np.linspace(0.0, 80.0, 10), np.full(10, 30.0), np.ones(10)])
+    u = extract(RGB, "lift", DEPTH, many)["places"][:, 0]
+    assert np.allclose(u, [-1, -1 / 3, 1 / 3, 1], atol=1e-3)
+
+
+def test_settings_tell_features_apart():
+    grid, points = FeatureConfig(), FeatureConfig(points=PointsFrom.KEYPOINTS)
+    assert str(grid) == "grid 20/2, draws 1, seed 0, steps 1/4"  # as checkpoints have it
+    assert str(points) == "keypoints 32, draws 1, seed 0, steps 1/4"
 
 
 def test_grid_goes_row_by_row():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mu0_core.benchmark import FRONT, WRIST, ActionKind, Observation, PolicySettings
 from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK, RobotModel
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.feature_cache import Extract
@@ -110,17 +111,22 @@ def make(settings: PolicySettings) -> BenchmarkPolicy:
         ConfigError: The checkpoint is not named, or does not fit.
         CheckpointError: A checkpoint is missing or broken.
     """
-    from mu0_policy.action_expert.frozen import load_served
+    from mu0_policy.action_expert.frozen import load_on_grid
 
     if settings.checkpoint is None:
         raise ConfigError("checkpoint: expected the folder of an action expert, got none")
     checkpoint = load(settings.checkpoint)
+    if checkpoint.card.points is PointsFrom.KEYPOINTS:
+        raise ConfigError(
+            f"checkpoint: {settings.checkpoint} reads features at tracked keypoints, and there is "
+            "no tracker in a benchmark; train one with --points grid"
+        )
     ik = None
     if checkpoint.card.space is ActionSpace.TOOL_DELTAS:
         locked = dict.fromkeys(checkpoint.card.gripper_joints, 0.0)
         model = RobotModel.from_urdf(settings.robot_description, locked=locked)
         ik = DifferentialIK(model, settings.tool_frame)
-    extract = load_served(settings.world_model)
+    extract = load_on_grid(settings.world_model)
     depth = checkpoint.card.features != extract.origin(depth=False)
     expert = ExpertPolicy(checkpoint, ik=ik)
     return BenchmarkPolicy(expert, extract, extract.origin(depth=depth), depth=depth)

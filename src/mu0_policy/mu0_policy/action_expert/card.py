@@ -8,6 +8,7 @@ import numpy as np
 
 from mu0_core import se3
 from mu0_core.config import option, validate
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.demonstration import FRONT
@@ -25,6 +26,7 @@ class ExpertCard:
     space: ActionSpace = option(ActionSpace.JOINTS, description="What the actions are")
     rate_hz: float = option(description="Actions a second", unit="Hz", low=0.1, high=1000.0)
     features: str = option(description="What made the features: checkpoint, digest, settings")
+    points: PointsFrom = option(PointsFrom.GRID, description="What trace features are of")
     cameras: tuple[str, ...] = option((), description="Cameras beside the world model's")
     picture_sizes: tuple[str, ...] = option(
         (), description="Of these in the demonstrations, as WIDTHxHEIGHT", unit="px"

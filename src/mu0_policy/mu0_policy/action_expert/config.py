@@ -43,6 +43,20 @@ class ActionExpertConfig:
     trace_width: int = option(description="Width E of its trace expert", low=1)
     use_traces: bool = option(True, description="Whether trace features are read")
     mixer_heads: int = option(16, description="Heads of the attention to trace features", low=1)
+    trace_places: bool = option(
+        False, description="Whether trace features know where their points are; not as released"
+    )
+    trace_tokens: bool = option(
+        False,
+        description="Whether the decoder reads trace features itself, not through the context "
+        "alone; not as released",
+    )
+    context_places: int = option(
+        0,
+        description="Tokens at the head of the context whose places are learned: the pictures'; "
+        "0 as released",
+        low=0,
+    )
     cameras: tuple[str, ...] = option((), description="Names of the cameras with tokens")
     eyes: Eyes = option(Eyes.CONVOLUTIONS, description="What turns their pictures into tokens")
     eye_width: int = option(128, description="Width of the patch features", low=1)

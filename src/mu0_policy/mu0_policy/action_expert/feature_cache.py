@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.eyes import small_picture
-from mu0_policy.action_expert.policy import FEATURES
+from mu0_policy.action_expert.policy import FEATURES, PLACES
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 
 Extract = Callable[..., Mapping[str, NDArray[np.float16]]]
-"""Turn a picture, an instruction and a depth picture into features by name."""
+"""Turn a picture, an instruction, a depth picture and keypoints into features by name."""
+_OF_POINTS = ("traces", PLACES)
+_N_POINTS = "n_points"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +34,7 @@ class Prepared:
 
     Attributes:
         features: By name, (n, tokens, width) float16.
+        n_points: (n,) points of each moment that there are features of; the rest is padding.
         pictures: By camera, (n, SIDE, SIDE, 3) uint8.
         q: (n, j) rad.
         gripper: (n,) share.
@@ -39,6 +42,7 @@ class Prepared:
     """
 
     features: Mapping[str, NDArray[np.float16]]
+    n_points: NDArray[np.int64]
     pictures: Mapping[str, NDArray[np.uint8]]
     q: NDArray[np.float64]
     gripper: NDArray[np.float64]
@@ -46,6 +50,11 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.q)
+
+    def features_at(self, moment: int) -> dict[str, NDArray[np.float16]]:
+        """Return the features of a moment by name, without padding."""
+        found = {name: rows[moment] for name, rows in self.features.items()}
+        return found | {name: found[name][: self.n_points[moment]] for name in _OF_POINTS}
 
 
 def prepare(
@@ -68,6 +77,7 @@ def prepare(
         _compute(shown, cameras, extract, folder)
     try:
         features = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FEATURES}
+        n_points = np.load(folder / f"{_N_POINTS}.npy")
         pictures = {
             name: np.load(folder / f"camera_{i}.npy", mmap_mode="r")
             for i, name in enumerate(cameras)
@@ -76,6 +86,7 @@ def prepare(
         raise EpisodeError(f"{folder}: damaged; remove it, it is made again: {error}") from error
     return Prepared(
         features=features,
+        n_points=n_points,
         pictures=pictures,
         q=shown.q,
         gripper=shown.gripper,
@@ -91,9 +102,14 @@ def _compute(
     for i in range(len(shown)):
         depth = None if shown.depth is None else np.asarray(shown.depth[i], np.float32)
         rgb = np.ascontiguousarray(shown.pictures[FRONT][i])
-        found = extract(rgb, shown.instruction, depth)
+        keypoints = None if shown.keypoints is None else shown.keypoints[i]
+        found = extract(rgb, shown.instruction, depth, keypoints)
         for name in FEATURES:
             rows[name].append(found[name])
+    rows[_N_POINTS] = [np.array(len(points)) for points in rows[PLACES]]
+    most = max(map(len, rows[PLACES]))
+    for name in _OF_POINTS:
+        rows[name] = [np.pad(one, ((0, most - len(one)), (0, 0))) for one in rows[name]]
     for i, camera in enumerate(cameras):
         frames = shown.pictures[camera]
         rows[f"camera_{i}"] = [small_picture(np.asarray(frames[k])) for k in range(len(shown))]
@@ -117,10 +133,12 @@ def _compute(
 def _key(shown: Demonstration, cameras: tuple[str, ...], identity: str) -> str:
     """Summarise all that features and pictures depend on, without reading every picture."""
     digest = hashlib.blake2b(digest_size=12)
-    for text in (identity, shown.name, shown.instruction, *cameras):
+    for text in (identity, shown.name, shown.instruction, *FEATURES, *cameras):
         digest.update(text.encode() + b"\0")
     for camera in (FRONT, *cameras):
         for i in (0, len(shown) // 2, len(shown) - 1):
             digest.update(np.ascontiguousarray(shown.pictures[camera][i]).tobytes())
+    for keypoints in shown.keypoints or ():
+        digest.update(keypoints.tobytes())
     digest.update(shown.commands.tobytes())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ import torch
 
 from mu0_world_model.checkpoint import find
 from mu0_world_model.features import (
-    SERVED,
+    SERVED_GRID,
     FeatureConfig,
     FeatureExtractor,
     checkpoint_identity,
@@ -37,6 +37,6 @@ def load_extractor(
     )
 
 
-def load_served(checkpoint: str) -> FeatureExtractor:
-    """Load what turns pictures into the features that the world model's node publishes."""
-    return load_extractor(checkpoint, SERVED)
+def load_on_grid(checkpoint: str) -> FeatureExtractor:
+    """Load what turns pictures into features without a tracker, with the settings as served."""
+    return load_extractor(checkpoint, SERVED_GRID)

@@ -18,6 +18,9 @@ from mu0_policy.action_expert.config import ActionExpertConfig, Eyes
 from mu0_policy.action_expert.eyes import CameraTokens, ConvolutionalEye
 from mu0_policy.action_expert.gemma import ContextMemory, GemmaStack
 
+_OCTAVES = 5
+_PLACE_WIDTH = 3 * (1 + 2 * _OCTAVES) + 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
@@ -26,12 +29,15 @@ class Observation:
     Attributes:
         context: (B, L, V) hidden states of the world model's text layers.
         context_valid: (B, L) bool.
-        traces: (B, K, E) pooled hidden states of its trace expert.
+        traces: (B, K, E) hidden states of its trace expert at points.
         language: (B, T, V) embedded instruction.
         language_valid: (B, T) bool.
         cameras: By name: pictures (B, 3, H, W) in [0, 1] for convolutions, patch features
             (B, C, P, P) for DINOv2.
         state: (B, state_dim).
+        traces_valid: (B, K) bool; None = all.
+        places: (B, K, 3) where the points are: u and v in [-1, 1], depth in m, 0 = unknown; None
+            = not known.
     """
 
     context: Tensor
@@ -41,6 +47,8 @@ class Observation:
     language_valid: Tensor
     cameras: Mapping[str, Tensor]
     state: Tensor
+    traces_valid: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,18 +77,36 @@ class Encoded:
 class GatedMixer(nn.Module):
     """Add what the context finds among the trace features, as far as a learned gate is open."""
 
-    def __init__(self, width: int, trace_width: int, heads: int) -> None:
+    def __init__(self, width: int, trace_width: int, heads: int, *, places: bool) -> None:
         super().__init__()
+        self.places = nn.Linear(_PLACE_WIDTH, width) if places else None
         self.w_proj = nn.Linear(trace_width, width)
         self.norm_q = nn.LayerNorm(width)
         self.norm_kv = nn.LayerNorm(width)
         self.ca = nn.MultiheadAttention(width, heads, batch_first=True)
         self.gate = nn.Parameter(torch.zeros(()))
 
-    def forward(self, context: Tensor, valid: Tensor, traces: Tensor) -> Tensor:
-        """Mix traces (B, K, E) into a context (B, L, V), whose padding stays as it is."""
-        keys = self.norm_kv(self.w_proj(traces))
-        found, _ = self.ca(self.norm_q(context), keys, keys, need_weights=False)
+    def tokens(self, traces: Tensor, places: Tensor | None) -> Tensor:
+        """Turn traces (B, K, E) at places (B, K, 3) into tokens (B, K, V)."""
+        tokens = self.norm_kv(self.w_proj(traces))
+        if self.places is None or places is None:
+            return tokens
+        return tokens + self.places(place_features(places).to(tokens.dtype))
+
+    def forward(
+        self, context: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens (B, K, V) into a context (B, L, V), whose padding stays as it is."""
+        if not keys.shape[1]:
+            return context
+        hidden = None
+        if keys_valid is not None:
+            some = keys_valid.any(1, keepdim=True)
+            hidden = ~keys_valid & some  # a row that hides all would not be a number
+            valid = valid & some
+        found, _ = self.ca(
+            self.norm_q(context), keys, keys, key_padding_mask=hidden, need_weights=False
+        )
         return context + self.gate.sigmoid() * found * valid[..., None]
 
 
@@ -91,7 +117,8 @@ class ActionDecoder(nn.Module):
         super().__init__()
         width = config.decoder.width
         self.size, self.periods = width, (config.min_period, config.max_period)
-        for name in ("z", "lang", "visual"):
+        points = ("points",) if config.use_traces and config.trace_tokens else ()
+        for name in ("z", "lang", "visual", *points):
             self.add_module(f"{name}_norm", nn.LayerNorm(config.context_width))
             self.add_module(f"{name}_proj", nn.Linear(config.context_width, width))
         self.state_proj = nn.Linear(config.state_dim, width)
@@ -102,7 +129,7 @@ class ActionDecoder(nn.Module):
         self.stack = GemmaStack(config.decoder)
 
     def read(self, name: str, tokens: Tensor) -> Tensor:
-        """Bring tokens (B, t, V) of a kind (z, lang or visual) to the decoder's width."""
+        """Bring tokens (B, t, V) of a kind (z, lang ...) to the decoder's width."""
         return self.get_submodule(f"{name}_proj")(self.get_submodule(f"{name}_norm")(tokens))
 
     def condition(self, time: Tensor) -> Tensor:
@@ -120,7 +147,16 @@ class ActionExpert(nn.Module):
         self.config = config
         self.mixer = None
         if config.use_traces:
-            self.mixer = GatedMixer(config.context_width, config.trace_width, config.mixer_heads)
+            self.mixer = GatedMixer(
+                config.context_width,
+                config.trace_width,
+                config.mixer_heads,
+                places=config.trace_places,
+            )
+        self.context_places = None
+        if config.context_places:
+            places = torch.randn(config.context_places, config.decoder.width) * 0.02
+            self.context_places = nn.Parameter(places)
         self.eyes = nn.ModuleDict()
         if config.eyes is Eyes.CONVOLUTIONS:
             eyes = {name: ConvolutionalEye(config.eye_width) for name in config.cameras}
@@ -141,20 +177,27 @@ class ActionExpert(nn.Module):
         """
         self._check(seen)
         decoder, batch = self.decoder, len(seen.state)
-        context = seen.context
+        context, points = seen.context, list[Tensor]()
+        masks = [seen.context_valid, seen.language_valid]
         if self.mixer is not None:
-            context = self.mixer(context, seen.context_valid, seen.traces)
+            found = self.mixer.tokens(seen.traces, seen.places)
+            context = self.mixer(context, seen.context_valid, found, seen.traces_valid)
+            if self.config.trace_tokens:
+                points = [decoder.read("points", found)]
+                every = seen.context_valid.new_ones(found.shape[:2])
+                masks.append(every if seen.traces_valid is None else seen.traces_valid)
         pictures = [self._camera(name, seen.cameras[name]) for name in self.config.cameras]
         parts = [
-            decoder.read("z", context),
+            self._placed(decoder.read("z", context)),
             decoder.read("lang", seen.language),
+            *points,
             *(decoder.read("visual", tokens) for tokens in pictures),
             decoder.state_proj(seen.state)[:, None],
         ]
         tokens = torch.cat(parts, dim=1)
-        known = seen.context_valid.shape[1] + seen.language_valid.shape[1]
+        known = sum(mask.shape[1] for mask in masks)
         rest = seen.context_valid.new_ones(batch, tokens.shape[1] - known)
-        valid = torch.cat([seen.context_valid, seen.language_valid, rest], dim=1)
+        valid = torch.cat([*masks, rest], dim=1)
         memory = None
         if not self.config.timed_context:
             memory = self._remember(tokens, valid, tokens.new_zeros(batch))
@@ -221,6 +264,13 @@ class ActionExpert(nn.Module):
         time = time if time.ndim == 1 else time.amax(1)
         return self.decoder.stack.remember(tokens, valid, self.decoder.condition(time)[:, None])
 
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """Add to the context's first tokens (B, L, width) where in the pictures they are."""
+        places = self.context_places
+        if places is None:
+            return tokens
+        return tokens + nn.functional.pad(places, (0, 0, 0, tokens.shape[1] - len(places)))
+
     def _camera(self, name: str, picture: Tensor) -> Tensor:
         maps = self.eyes[name](picture) if name in self.eyes else picture
         return self.cameras[name](maps)
@@ -231,6 +281,13 @@ class ActionExpert(nn.Module):
         missing = [name for name in config.cameras if name not in seen.cameras]
         if missing:
             raise ShapeError(f"cameras: no picture of {', '.join(missing)}")
+        if config.use_traces and config.trace_places and seen.places is None:
+            raise ShapeError("places: expected those of the trace features, got none")
+        if seen.context.shape[1] < config.context_places:
+            raise ShapeError(
+                f"context: expected at least {config.context_places} tokens of pictures, got "
+                f"{seen.context.shape[1]}: features of another checkpoint, or without depth?"
+            )
         for name, tensor, width in (
             ("state", seen.state, config.state_dim),
             ("context", seen.context, config.context_width),
@@ -278,6 +335,20 @@ def flow_loss(
     predicted = expert.velocity(state, time if n_known is None else times, encoded)
     squared = (predicted - (noise - actions)).square().mean(-1)
     return (squared * counts).sum() / counts.sum().clamp(min=1.0)
+
+
+def place_features(places: Tensor) -> Tensor:
+    """Turn places (..., 3) into numbers (..., 34) that tell them apart finely.
+
+    They are u, v and depth with sines and cosines of them, the shortest period an eighth of half
+    the picture, or of a metre; all of an unknown depth are 0, and the last says if it is known.
+    """
+    known = (places[..., 2:] > 0.0).to(places.dtype)
+    scales = torch.pi * 2.0 ** torch.arange(_OCTAVES, device=places.device, dtype=places.dtype)
+    angles = places[..., None] * scales
+    waves = torch.cat([places[..., None], angles.sin(), angles.cos()], dim=-1)
+    waves = torch.cat([waves[..., :2, :], waves[..., 2:, :] * known[..., None]], dim=-2)
+    return torch.cat([waves.flatten(-2), known], dim=-1)
 
 
 def flow_time(uniform: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from mu0_policy.action_expert.eyes import picture_tensor, small_picture
 from mu0_policy.action_expert.model import Observation
 
 FloatArray = NDArray[np.float64]
-FEATURES = ("context", "traces", "language")
+PLACES = "places"
+FEATURES = ("context", "traces", PLACES, "language")
 """Names of the world model's features."""
 
 
@@ -27,7 +28,8 @@ class Moment:
     """Hold what the policy is shown of one moment.
 
     Attributes:
-        features: By the names in FEATURES, (tokens, width) each.
+        features: By the names in FEATURES, (tokens, width) each; places may be missing for an
+            expert that does not read them.
         pictures: By camera, (H, W, 3) uint8 RGB.
         q: (j,) measured joints, rad.
         gripper: Measured place of the fingers, 0 = open, 1 = closed.
@@ -115,8 +117,10 @@ class ExpertPolicy:
         config = self.expert.config
         blank = np.zeros((64, 64, 3), np.uint8)
         width = {"context": config.context_width, "language": config.context_width}
+        width[PLACES] = 3
+        n = language_tokens + config.context_places
         features = {
-            name: np.zeros((language_tokens, width.get(name, config.trace_width)), np.float32)
+            name: np.zeros((n, width.get(name, config.trace_width)), np.float32)
             for name in FEATURES
         }
         n = len(self.card.joints)
@@ -129,14 +133,15 @@ class ExpertPolicy:
         self.expert.sample(self._seen(seen), self._noise())
 
     def _seen(self, moment: Moment) -> Observation:
-        missing = [name for name in FEATURES if name not in moment.features]
+        needed = [n for n in FEATURES if n != PLACES or self.expert.config.trace_places]
+        missing = [name for name in needed if name not in moment.features]
         missing += [name for name in self.expert.config.cameras if name not in moment.pictures]
         if missing:
             raise ShapeError(f"nothing came of {', '.join(missing)}; all of them are needed")
         state = torch.from_numpy(np.append(moment.q, moment.gripper)).float()
         if not bool(torch.isfinite(state).all()):
             raise ShapeError(f"joints: expected finite numbers, got {moment.q.tolist()}")
-        parts = {name: self._tensor(moment.features[name]) for name in FEATURES}
+        parts = {name: self._tensor(moment.features[name]) for name in needed}
         return Observation(
             context=parts["context"],
             context_valid=_all_valid(parts["context"]),
@@ -148,6 +153,7 @@ class ExpertPolicy:
                 for name in self.expert.config.cameras
             },
             state=self.normaliser.state(state)[None].to(self._device),
+            places=parts.get(PLACES),
         )
 
     def _noise(self) -> Tensor:

@@ -89,7 +89,7 @@ class Trainer:
             shown, prepared = load_all(config, extractor)
         self.data, self.held_out, self._translator = _split(config, prepared)
         torch.manual_seed(config.seed)
-        expert = ActionExpert(_sizes(config, extractor, shown[0].joints))
+        expert = ActionExpert(_sizes(config, extractor, shown[0].joints, prepared[0]))
         self.card = make_card(config, shown)
         digest = data_digest(shown[0].origin, prepared)
         self.store = RunStore(config.output, self.accelerator, digest)
@@ -287,7 +287,9 @@ def held_out_errors(
 
 
 def _extractor(config: ExpertTrainingConfig, device: torch.device) -> FeatureExtractor:
-    wanted = FeatureConfig(grid=config.grid, pool=config.pool, draws=config.draws)
+    wanted = FeatureConfig(
+        points=config.points, grid=config.grid, pool=config.pool, draws=config.draws
+    )
     return load_extractor(config.world_model, wanted, device)
 
 
@@ -320,14 +322,21 @@ def _split(
 
 
 def _sizes(
-    config: ExpertTrainingConfig, extractor: FeatureExtractor, joints: tuple[str, ...]
+    config: ExpertTrainingConfig,
+    extractor: FeatureExtractor,
+    joints: tuple[str, ...],
+    example: Prepared,
 ) -> ActionExpertConfig:
     world = extractor.model.config
     width = world.vlm.text_width
+    context, language = (example.features[name].shape[1] for name in ("context", "language"))
     return ActionExpertConfig(
         context_width=width,
         trace_width=world.expert_width,
         use_traces=config.use_traces,
+        trace_places=True,
+        trace_tokens=True,
+        context_places=context - language,  # what comes before the words
         mixer_heads=math.gcd(width, 16),
         cameras=config.cameras,
         state_dim=len(state_names(joints)),

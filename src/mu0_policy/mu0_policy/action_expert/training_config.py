@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mu0_core.config import option, validate
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.config import SIZES
 from mu0_policy.demonstrations.reading import SourceConfig
@@ -30,6 +31,11 @@ class ExpertTrainingConfig(SourceConfig):
     space: ActionSpace = option(ActionSpace.JOINT_DELTAS, description="What the actions are")
     size: str = option("small", description=f"Of the decoder: {', '.join(SIZES)}")
     use_traces: bool = option(True, description="Whether trace features are read")
+    points: PointsFrom = option(
+        PointsFrom.KEYPOINTS,
+        description="What trace features are of: keypoints, which track_episodes puts beside "
+        "recordings, or a grid",
+    )
     grid: int = option(8, description="Points on each side that features are computed for", low=1)
     pool: int = option(1, description="Points on each side that are averaged into one", low=1)
     draws: int = option(2, description="Draws of noise that are averaged", low=1)

@@ -103,8 +103,8 @@ class ExpertDataset(Dataset[dict[str, Any]]):
             picture = picture_tensor(np.asarray(frames[i]))
             pictures[name] = _shifted(picture, rules.shift_px, rng)
         features = {
-            name: torch.from_numpy(np.asarray(rows[i], np.float32))
-            for name, rows in one.features.items()
+            name: torch.from_numpy(np.asarray(rows, np.float32))
+            for name, rows in one.features_at(i).items()
         }
         return {
             **features,
@@ -136,15 +136,18 @@ def collate(items: Sequence[dict[str, Any]]) -> ExpertBatch:
     """Put examples side by side; shorter features are padded."""
     context, context_valid = _padded([item["context"] for item in items])
     language, language_valid = _padded([item["language"] for item in items])
+    traces, traces_valid = _padded([item["traces"] for item in items])
     cameras = items[0]["pictures"]
     seen = Observation(
         context=context,
         context_valid=context_valid,
-        traces=torch.stack([item["traces"] for item in items]),
+        traces=traces,
         language=language,
         language_valid=language_valid,
         cameras={name: torch.stack([i["pictures"][name] for i in items]) for name in cameras},
         state=torch.stack([item["state"] for item in items]),
+        traces_valid=traces_valid,
+        places=_padded([item["places"] for item in items])[0],
     )
     return ExpertBatch(
         seen,

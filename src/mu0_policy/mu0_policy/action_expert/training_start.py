@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mu0_core.embodiment import Embodiment, load_embodiment
 from mu0_core.errors import EpisodeError
+from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.card import ExpertCard, place_fields
 from mu0_policy.action_expert.feature_cache import Prepared, prepare
@@ -22,6 +23,8 @@ from mu0_policy.action_expert.training_config import ExpertTrainingConfig
 from mu0_policy.camera_places import CameraPlace, middle
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration, Wanted, faults
 from mu0_policy.demonstrations.reading import read_demonstrations
+
+_WITHOUT_POINTS = 0.1  # share of moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,7 +75,11 @@ def load_all(
         joints = one.joints if body is None else body.arm.joints
         wanted = wanted or Wanted(joints=joints, cameras=config.cameras, rate_hz=one.rate_hz)
         try:
-            found = [*faults(one, wanted), *_robot_faults(one, body)]
+            found = [
+                *faults(one, wanted),
+                *_robot_faults(one, body),
+                *_point_faults(one, config.points),
+            ]
             if not found:
                 facts = _facts(one, config.cameras, extractor.origin(depth=one.depth is not None))
                 found = _differences(facts, shown[0]) if shown else []
@@ -105,6 +112,7 @@ def make_card(config: ExpertTrainingConfig, shown: Sequence[Facts]) -> ExpertCar
         space=config.space,
         rate_hz=first.rate_hz,
         features=first.origin,
+        points=config.points,
         cameras=config.cameras,
         picture_sizes=tuple(sizes),
         front_size=front,
@@ -158,6 +166,21 @@ def _robot_faults(one: Demonstration, body: Embodiment | None) -> list[str]:
         for what, got, wanted in pairs
         if got and got != wanted
     ]
+
+
+def _point_faults(one: Demonstration, points: PointsFrom) -> list[str]:
+    """Find that keypoints are wanted that are not there."""
+    if points is not PointsFrom.KEYPOINTS:
+        return []
+    if one.keypoints is None:
+        return [
+            "keypoints: none; `ros2 run mu0_perception track_episodes` makes them for episodes, "
+            "bags need the topic /mu0/keypoints; or take --points grid"
+        ]
+    without = sum(not len(rows) for rows in one.keypoints)
+    if without <= _WITHOUT_POINTS * len(one):
+        return []
+    return [f"keypoints: none in {without} of {len(one)} moments; is depth there, things in view?"]
 
 
 def _differences(one: Facts, first: Facts) -> list[str]:

@@ -31,6 +31,7 @@ DEPTH = "depth"
 DEFAULT_DEPTH = "/camera/aligned_depth_to_color/image_raw"
 _INSTRUCTION = "/mu0/instruction"
 _JOINTS = "/joint_states"
+_KEYPOINTS = "/mu0/keypoints"
 _STATIC = "/tf_static"
 _DEPTH_FORMATS: dict[str, tuple[np.dtype[Any], float]] = {
     "16UC1": (np.dtype("<u2"), 1e-3),
@@ -49,6 +50,7 @@ _DAMAGED = (
     KeyError,
     ValueError,
 )
+_SAME_TIME_S = 1e-4
 _SLOWEST_PERIODS = 1.25  # of the moments' period: stamps are uneven
 _STOPPED_S = 0.5  # before the others end
 
@@ -136,7 +138,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     images = {camera: _absolute(topic) for camera, topic in options.topics.items()}
     infos = {camera: f"{topic.rpartition('/')[0]}/camera_info" for camera, topic in images.items()}
     depth = _absolute(options.depth)
-    optional = {_INSTRUCTION, _STATIC, depth, *infos.values()}
+    optional = {_INSTRUCTION, _STATIC, _KEYPOINTS, depth, *infos.values()}
     wanted = {*topics, *commands.values(), *optional}
     found: dict[str, list[tuple[float, Any]]] = {topic: [] for topic in wanted}
     connections = [c for c in reader.connections if c.topic in wanted]
@@ -194,6 +196,11 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
             if found[topic] and found[topic][0][1].height
         },
         camera_places={camera: place for camera, place in places.items() if place is not None},
+        keypoints=_keypoints(
+            found[_KEYPOINTS],
+            stamps[_KEYPOINTS],
+            [stamps[images[FRONT]][i] for i in chosen[images[FRONT]]],
+        ),
     )
 
 
@@ -304,6 +311,23 @@ def _in_force(paths: Sequence[_Path], time_s: float, resting: FloatArray) -> Flo
     if last.qd is not None:
         return np.asarray(CubicHermiteSpline(last.times_s, last.q, last.qd)(at_s))
     return np.array([np.interp(at_s, last.times_s, column) for column in last.q.T])
+
+
+def _keypoints(
+    rows: Sequence[tuple[float, Any]], stamps_s: Sequence[float], pictures_s: Sequence[float]
+) -> list[NDArray[np.float32]] | None:
+    """Return the newest keypoints (n, 3) px, px, m at pictures, none where they are too old."""
+    if not rows:
+        return None
+    found = []
+    for picture_s in pictures_s:
+        index = int(np.searchsorted(stamps_s, picture_s + _SAME_TIME_S, side="right")) - 1
+        uvz = np.empty((0, 3), np.float32)
+        if index >= 0 and picture_s - stamps_s[index] <= _oldest(stamps_s):
+            message = rows[index][1]
+            uvz = np.column_stack([np.reshape(message.uv, (-1, 2)), message.z])
+        found.append(uvz.astype(np.float32))
+    return found
 
 
 def _pictures(

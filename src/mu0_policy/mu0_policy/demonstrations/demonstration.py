@@ -4,7 +4,7 @@ A demonstration is a row of moments, evenly spaced in time. A moment holds what 
 time, never anything later; its command is what the robot was told for one period after it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,6 +58,8 @@ class Demonstration:
         commands: (n, j + 1) joints one period later as commanded, rad, and the gripper's goal.
         focal_lengths: By camera, over the picture's height; where the source says it.
         camera_places: By camera, where it is fixed; where the source says it.
+        keypoints: Of each moment, (n, 3) px, px, m in the front camera's picture, NaN depth =
+            unknown; None where the source has none.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Demonstration:
     commands: NDArray[np.float64]
     focal_lengths: Mapping[str, float] = field(default_factory=dict)
     camera_places: Mapping[str, CameraPlace] = field(default_factory=dict)
+    keypoints: Sequence[NDArray[np.floating]] | None = None
 
     def __len__(self) -> int:
         return len(self.q)
@@ -136,8 +139,10 @@ def _shape_faults(shown: Demonstration) -> list[str]:
     lengths = {name: len(frames) for name, frames in shown.pictures.items()}
     if shown.depth is not None:
         lengths["depth"] = len(shown.depth)
+    if shown.keypoints is not None:
+        lengths["keypoints"] = len(shown.keypoints)
     found += [
-        f"{name}: expected {n} pictures, one for each moment, got {length}"
+        f"{name}: expected {n}, one for each moment, got {length}"
         for name, length in lengths.items()
         if length != n
     ]

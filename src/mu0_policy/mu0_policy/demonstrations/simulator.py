@@ -6,6 +6,7 @@ import numpy as np
 
 from mu0_core.episode import read_episode
 from mu0_core.errors import EpisodeError
+from mu0_core.keypoint_file import read_keypoints
 from mu0_policy.action_expert.actions import gripper_goals
 from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.alignment import check_even
@@ -64,6 +65,7 @@ def read_simulated(path: Path) -> Demonstration:
                 for name, (camera, mount) in _PLACES.items()
                 if name in states
             },
+            keypoints=read_keypoints(path),
         )
     except (OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{folder}: no recording of a robot: {error}") from error

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mu0_core.errors import Mu0Error
 from mu0_core.ros.interfaces import create_publisher
 from mu0_core.ros.messages import features_message
-from mu0_core.traces import Traces
+from mu0_core.traces import Keypoints, Traces
 from mu0_world_model.features import FeatureConfig
 from mu0_world_model.loading import SharedPredictor
 
@@ -27,13 +27,19 @@ class FeatureOutput:
         self._publisher = create_publisher(node, "mu0/trace_features")
 
     def publish(
-        self, rgb: NDArray[np.uint8], traces: Traces, depth: NDArray[np.float32] | None
+        self,
+        rgb: NDArray[np.uint8],
+        keypoints: Keypoints,
+        traces: Traces,
+        depth: NDArray[np.float32] | None,
     ) -> None:
-        """Publish the features of the picture that traces were predicted from."""
+        """Publish the features of the picture and keypoints that traces were predicted from."""
         if not self._publisher.get_subscription_count():
             return
         try:
-            found, model = self._predictor.features(self._config, rgb, traces.instruction, depth)
+            found, model = self._predictor.features(
+                self._config, rgb, traces.instruction, depth, keypoints.uvz()
+            )
         except Mu0Error as error:
             self._node.warn_throttled("features", str(error))
             return

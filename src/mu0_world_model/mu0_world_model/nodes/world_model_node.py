@@ -151,7 +151,7 @@ class WorldModelNode(Mu0LifecycleNode[WorldModelConfig]):
         latency_ns = self.get_clock().now().nanoseconds - traces.stamp_ns
         self._display.show(rgb, keypoints, traces)
         times_s.append(time.perf_counter())
-        self._features.publish(rgb, traces, depth)
+        self._features.publish(rgb, keypoints, traces, depth)
         times_s.append(time.perf_counter())
         stages_s = dict(zip(traces.stage_names, traces.stage_seconds, strict=True))
         own = ("convert", "predict", "publish", "display", "features")
