@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 
 from mu0_core.embodiment import load_embodiment
 from mu0_core.errors import ConfigError
+from mu0_policy.action_expert.card import read_points
 from mu0_policy.shipped import embodiment_file
 from mu0_world_model.recordings import trained_robots
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
@@ -80,15 +81,17 @@ def _nodes(context: LaunchContext) -> list[Node]:
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     robot_file = embodiment_file(value["robot"])
     compressed = value["compressed"] == "true"
+    predictor: dict[str, object] = {"compressed": compressed}
     tracker = _gripper_points(robot_file) if robot_file else {}
     tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
     policy: dict[str, object] = {"dry_run": value["dry_run"] == "true"}
     card = {"checkpoint": value["expert"]} if value["policy"] == "action_expert" else {}
+    if card and (points := read_points(Path(value["expert"]))):
+        predictor["features.points"] = points.value
     if value["predictor"] == "model":
         history, traces = _trained(value["checkpoint"])
         tracker, card = tracker | history, card or traces
-    model = {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
-    predictor: dict[str, object] = {**model, "compressed": compressed}
+    predictor |= {name: value[name] for name in ("predictor", "checkpoint", "device", "precision")}
     nodes = [_node("mu0_perception/keypoint_tracker_node", "keypoint_tracker", tracker, value)]
     if value["predictor"] != "none":
         nodes.append(_node("mu0_world_model/world_model_node", "world_model", predictor, value))

@@ -1,6 +1,7 @@
 """Demonstrations in bags: aligned by rule, refused where something is missing or broken."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +25,16 @@ def write_bag(
     positions=4,
     points=((0.0, 0.0, 0.0), (0.4, -0.2, 0.1)),
     frames=(),
+    keypoints_until=0,
 ):
     """Write what a driver, a controller and a person would publish; 20 Hz joints, 10 Hz images."""
     from rosbags.rosbag2 import Writer
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
+    definition = Path(__file__).parents[2] / "mu0_msgs" / "msg" / "KeypointArray.msg"
+    kind = "mu0_msgs/msg/KeypointArray"
+    store.register(get_types_from_msg(definition.read_text(), kind))
     types = store.types
     header = types["std_msgs/msg/Header"]
     time = types["builtin_interfaces/msg/Time"]
@@ -94,6 +99,25 @@ def write_bag(
             roi=region,
         )
 
+    def keypoints(t, z):
+        return types[kind](
+            header=header(stamp=stamp(t), frame_id="camera"),
+            height=8,
+            width=8,
+            k=np.eye(3).ravel(),
+            n=2,
+            history_length=0,
+            arc_step=0.01,
+            ids=np.arange(2, dtype=np.uint32),
+            cluster_ids=np.zeros(2, np.int32),
+            source=np.zeros(2, np.uint8),
+            uv=np.array([1.0, 2.0, 3.0, 4.0], np.float32),
+            z=np.array([z, np.nan], np.float32),
+            visible=np.ones(2, np.bool_),
+            history_uvz=np.zeros(0, np.float32),
+            history_valid=np.zeros(0, np.bool_),
+        )
+
     rows = [
         (10.0, "/mu0/instruction", types["std_msgs/msg/String"](data="lift the cube")),
         (
@@ -135,6 +159,8 @@ def write_bag(
             rows.append((t, "/camera/color/camera_info", info(t)))
             aligned = depth_image(t, 500 + i)
             rows.append((t + 0.03, "/camera/aligned_depth_to_color/image_raw", aligned))
+        if i < keypoints_until:
+            rows.append((t + 0.05, "/mu0/keypoints", keypoints(t, 0.1 * i)))
         if i < wrist_until:
             rows.append((t + 0.03, "/wrist/image_raw", image(t, 100, "hand_camera")))
     with Writer(path, version=9) as writer:
@@ -147,6 +173,15 @@ def write_bag(
             raw = store.serialize_cdr(message, message.__msgtype__)
             writer.write(connections[topic], round(t * 1e9), raw)
     return path
+
+
+def test_keypoints_of_bags_are_those_of_the_picture(tmp_path, embodiment, embodiment_file):
+    bag = write_bag(tmp_path / "bag", embodiment, keypoints_until=12)
+    (found,) = read_demonstrations(bag_config(bag, embodiment_file))
+    check(found)
+    assert len(found.keypoints) == len(found) == 13  # from 10.2 s on
+    assert np.allclose(found.keypoints[0], [[1, 2, 0.2], [3, 4, np.nan]], equal_nan=True)
+    assert [len(rows) for rows in found.keypoints] == [2] * 12 + [0]  # the last is too old there
 
 
 def bag_config(path, embodiment_file, **changes):

@@ -17,7 +17,7 @@ from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert import checkpoint
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
 from mu0_policy.action_expert.benchmark_policy import BenchmarkPolicy, make
-from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.card import ExpertCard, read_points
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
 from mu0_policy.action_expert.eyes import SIDE
@@ -466,6 +466,8 @@ def test_a_benchmark_of_another_robot_is_refused(changes, says):
 def test_in_a_benchmark_there_are_no_keypoints(tmp_path):
     card = replace(CARD, points=PointsFrom.KEYPOINTS)
     checkpoint.save(replace(_checkpoint(), card=card), tmp_path / "expert")
+    assert read_points(tmp_path / "expert") is PointsFrom.KEYPOINTS
+    assert read_points(tmp_path) is None
     with pytest.raises(ConfigError, match="no tracker in a benchmark; train one with --points"):
         make(benchmark.PolicySettings(checkpoint=tmp_path / "expert"))
 

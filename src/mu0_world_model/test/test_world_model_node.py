@@ -470,3 +470,20 @@ def test_a_checkpoint_that_cannot_be_had_is_refused_and_said(graph, tmp_path, pa
     graph.model.trigger_configure()
     assert graph.model.state == "unconfigured"
     graph.complaint(text, lambda: None)
+
+
+def test_features_are_of_the_keypoints_that_traces_are_of(graph, folder):
+    graph = graph(predictor="model", checkpoint=str(folder))
+    topic = "mu0/trace_features"
+    graph.got[topic] = []
+    graph.watch(topic)
+    graph.activate()
+    graph.spin_until(lambda: graph.model._features._publisher.get_subscription_count())
+    keypoints = message_of(9, arc_step=0.05)
+    graph.answer(9, keypoints=keypoints)
+    graph.spin_until(lambda: graph.got[topic])
+    found = messages.features_from_message(graph.got[topic][0])
+    assert found.stamp_ns == 9 and ", keypoints 32, " in found.model
+    uv = 2.0 * np.reshape(keypoints.uv, (-1, 2)) / (CAMERA.width, CAMERA.height) - 1.0
+    np.testing.assert_allclose(found.tensors["places"][:, :2], uv, atol=1e-3)
+    assert len(found.tensors["traces"]) == len(uv) == 3

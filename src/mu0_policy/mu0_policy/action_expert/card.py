@@ -1,7 +1,9 @@
 """Own what a checkpoint says of itself: the robot, cameras, rates and features it was made for."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.demonstration import FRONT
 
+CONFIG_FILE = "config.json"
+"""Holds the card in a checkpoint's folder."""
 _POSE, _SPREAD = 7, 2
 
 
@@ -97,6 +101,15 @@ class ExpertCard:
             spread_m=spread_m,
             spread_rad=spread_rad,
         )
+
+
+def read_points(folder: Path) -> PointsFrom | None:
+    """Return what the features are of that the expert in a folder reads; None = cannot be told."""
+    try:
+        raw = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return PointsFrom(raw["card"].get("points", PointsFrom.GRID))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # loading it says what is wrong
 
 
 def place_fields(places: Sequence[CameraPlace | None]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from mu0_core.config import from_dict, to_dict
 from mu0_core.errors import CheckpointError, ConfigError
-from mu0_policy.action_expert.card import ExpertCard, readme
+from mu0_policy.action_expert.card import CONFIG_FILE, ExpertCard, readme
 from mu0_policy.action_expert.config import ActionExpertConfig
 from mu0_policy.action_expert.model import ActionExpert
 from mu0_policy.action_expert.normaliser import STATISTICS, Normaliser
 
-_CONFIG, _WEIGHTS, _README = "config.json", "model.safetensors", "README.md"
+_WEIGHTS, _README = "model.safetensors", "README.md"
 _TYPE = "mu0_action_expert"
 
 
@@ -41,7 +41,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     config = {"type": _TYPE, "expert": to_dict(expert.config), "card": to_dict(checkpoint.card)}
     n_weights = sum(p.numel() for p in expert.parameters())
     texts = {
-        _CONFIG: json.dumps(config, indent=2),
+        CONFIG_FILE: json.dumps(config, indent=2),
         STATISTICS: checkpoint.normaliser.to_json(),
         _README: readme(checkpoint.card, n_weights),
     }
@@ -71,7 +71,7 @@ def load(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     try:
-        raw = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        raw = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or raw.get("type") != _TYPE:
             raise CheckpointError(f"{folder}: holds no action expert: type is not {_TYPE}")
         config = from_dict(ActionExpertConfig, raw["expert"])
@@ -80,7 +80,7 @@ def load(folder: str | Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: expected an action expert's file") from error
     except (ValueError, KeyError, ConfigError) as error:
-        raise CheckpointError(f"{folder / _CONFIG}: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
     with torch.device("meta"):
