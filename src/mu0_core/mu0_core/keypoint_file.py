@@ -26,17 +26,17 @@ def write_keypoints(folder: Path, rows: Sequence[Keypoints]) -> None:
     Raises:
         EpisodeError: It cannot be written.
     """
-    arrays = {
-        "offsets": np.cumsum([0, *(one.n for one in rows)], dtype=np.int64),
-        "ids": np.concatenate([one.ids for one in rows]),
-        "uvz": np.concatenate([one.uvz() for one in rows]),
-        "source": np.concatenate([one.source for one in rows]),
-    }
     partial = None
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".keypoints.", delete=False) as file:
             partial = Path(file.name)
-            np.savez(file, **arrays)
+            np.savez(
+                file,
+                offsets=np.cumsum([0, *(one.n for one in rows)], dtype=np.int64),
+                ids=np.concatenate([one.ids for one in rows]),
+                uvz=np.concatenate([one.uvz() for one in rows]),
+                source=np.concatenate([one.source for one in rows]),
+            )
         partial.chmod(0o644)
         os.replace(partial, folder / KEYPOINT_FILE)
     except OSError as error:
