@@ -80,14 +80,13 @@ def _nodes(context: LaunchContext) -> list[Node]:
     """Describe the nodes, with what embodiment file and checkpoint say."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     robot_file = embodiment_file(value["robot"])
-    compressed = value["compressed"] == "true"
-    predictor: dict[str, object] = {"compressed": compressed}
+    predictor: dict[str, object] = {"compressed": value["compressed"] == "true"}
     tracker = _gripper_points(robot_file) if robot_file else {}
-    tracker |= {"fixed_frame": value["fixed_frame"], "compressed": compressed}
+    tracker |= {"fixed_frame": value["fixed_frame"], **predictor}
     policy: dict[str, object] = {"dry_run": value["dry_run"] == "true"}
     card = {"checkpoint": value["expert"]} if value["policy"] == "action_expert" else {}
-    if card and (points := read_points(Path(value["expert"]))):
-        predictor["features.points"] = points.value
+    points = read_points(Path(value["expert"])) if card else None
+    predictor |= {"features.points": points.value} if points else {}
     if value["predictor"] == "model":
         history, traces = _trained(value["checkpoint"])
         tracker, card = tracker | history, card or traces
