@@ -4,9 +4,9 @@ No geometry is needed: a point belongs to the frame in which its track stands st
 its position is as exact as the robot's joints, also where the picture shows it badly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,24 +120,22 @@ def within_budget(
         n: Points on the robot.
     """
     turns = [_by_sight(visible, np.flatnonzero(fixed == f)) for f in np.unique(fixed[fixed >= 0])]
-    in_turn = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
+    in_turn = (point for round_ in zip_longest(*turns) for point in round_ if point is not None)
     kept = fixed < 0
-    kept[in_turn[:n]] = True
+    kept[list(islice(in_turn, n))] = True
     return kept
 
 
-def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64]) -> list[int]:
-    """Order points of a frame: each next one is seen most where those before it are seen least."""
+def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64]) -> Iterator[int]:
+    """Yield points of a frame: each next one is seen most where those before it are seen least."""
     seen = visible[:, points].astype(np.float64)
-    times, order = np.zeros(len(visible)), []
-    left = np.ones(len(points), np.bool_)
+    times, left = np.zeros(len(visible)), np.ones(len(points), np.bool_)
     while left.any():
         gain = np.where(left, (seen / (1.0 + times[:, None])).sum(axis=0), -1.0)
         best = int(gain.argmax())
-        order.append(int(points[best]))
+        yield int(points[best])
         left[best] = False
         times += seen[:, best]
-    return order
 
 
 def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], list[FloatArray]]:
