@@ -31,6 +31,7 @@ TRAINING = {
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "hypothesis": "python3-hypothesis",
+    "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "pinocchio": "pinocchio",
     "pytest": "python3-pytest",

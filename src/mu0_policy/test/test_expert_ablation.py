@@ -1,8 +1,11 @@
 """The study of what trace features are worth."""
 
 import json
+import sys
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 from mu0_core.config import dump_yaml
@@ -50,6 +53,46 @@ def test_pairs_differ_in_the_traces_alone(study, tmp_path, capsys):
         assert row["less_error"] == pytest.approx(0.1)
         assert row["seeds_with_less"] == row["seeds"] == 2
     assert "| small | 2 | 0.2115 ± 0.0045 |" in (tmp_path / "study" / "ablation.md").read_text()
+
+
+def test_the_plot_shows_every_seed(study, tmp_path):
+    assert ablation.main([*study, "--seeds", "3", "4"]) == 0
+    picture = cv2.imread(str(tmp_path / "study" / "ablation.png"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    results = [
+        ablation.train_one(s)
+        for s in ablation.trainings(
+            AblationConfig(
+                training=tmp_path / "training.yaml", output=tmp_path / "study", seeds=(3, 4)
+            )
+        )
+    ]
+    (axes,) = ablation.plot(results).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["small", "medium"]
+    assert axes.get_ylabel().endswith("rad")
+    dots = [line.get_ydata().tolist() for line in axes.lines]
+    assert dots == [pytest.approx([0.9 * e, e]) for e in (0.23, 0.24, 0.13, 0.14)]
+    bars = [bar.get_height() for bar in axes.patches]
+    assert bars == pytest.approx([0.9 * 0.235, 0.235, 0.9 * 0.135, 0.135])
+
+
+def test_a_finished_study_is_drawn_again_without_training(study, tmp_path):
+    command = [*study, "--seeds", "0", "--sizes", "small"]
+    assert ablation.main(command) == 0
+    (tmp_path / "study" / "ablation.png").unlink()
+    (tmp_path / "study" / "ablation.md").unlink()
+    MADE.clear()
+    assert ablation.main(command) == 0
+    assert not MADE
+    assert {"ablation.png", "ablation.md"} <= {p.name for p in (tmp_path / "study").iterdir()}
+
+
+def test_no_study_begins_that_cannot_be_drawn(study, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit):
+        ablation.main(study)
+    assert "needs Matplotlib, which is not installed" in capsys.readouterr().err
+    assert not MADE
 
 
 def test_ctrl_c_says_how_to_go_on(study, monkeypatch, capsys):

@@ -3,10 +3,12 @@
 The same expert is trained with and without them, on the same data, for the same steps and from the
 same seeds, for several sizes of its decoder. A seed decides weights, noise, order and which
 demonstrations are held out. A study that was interrupted goes on where it stopped; the last line
-of the output is all of it as JSON, and the folder holds the table as ablation.md.
+of the output is all of it as JSON, and the folder holds the table as ablation.md and the plot as
+ablation.png: a finished study only draws them again.
 """
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +26,11 @@ from mu0_policy.action_expert.config import decoder_size
 from mu0_policy.action_expert.train import Trainer
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
 
-_RESULT, _TABLE = "result.json", "ablation.md"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RESULT, _TABLE, _PLOT = "result.json", "ablation.md", "ablation.png"
+_LOOKS = {True: ("with traces", "tab:blue", -0.2), False: ("without", "tab:orange", 0.2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,7 @@ def train_one(settings: ExpertTrainingConfig) -> Result:
         best_rad=trainer.best,
         loss=results.get("loss", 0.0),
     )
-    _write(path, json.dumps(asdict(result)))
+    _write(path, json.dumps(asdict(result)).encode())
     return result
 
 
@@ -167,6 +173,33 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def plot(results: Sequence[Result]) -> "Figure":
+    """Draw the errors: a dot for each seed, a line between those of one seed, bars for means.
+
+    Raises:
+        ConfigError: Matplotlib is not installed.
+    """
+    figure = _figure_class()(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    sizes = list(dict.fromkeys(result.size for result in results))
+    for place, size in enumerate(sizes):
+        rad = {(r.traces, r.seed): r.held_out_rad for r in results if r.size == size}
+        seeds = list(dict.fromkeys(seed for _, seed in rad))
+        for traces, (label, colour, aside) in _LOOKS.items():
+            mean = np.mean([rad[traces, seed] for seed in seeds])
+            shown = label if place == 0 else None
+            axes.bar(place + aside, mean, width=0.36, color=colour, alpha=0.4, label=shown)
+        places = [place + aside for *_, aside in _LOOKS.values()]
+        for seed in seeds:
+            pair = [rad[traces, seed] for traces in _LOOKS]
+            axes.plot(places, pair, ".-", color="black", linewidth=0.5)
+    axes.set_xticks(range(len(sizes)), sizes)
+    axes.set_xlabel("decoder")
+    axes.set_ylabel("held-out error of the joints, rad")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -174,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser, AblationConfig)
     try:
         config = from_namespace(AblationConfig, parser.parse_args(arguments))
+        _figure_class()  # or it were missed after hours
         config.output.mkdir(parents=True, exist_ok=True)
         results = [train_one(settings) for settings in trainings(config)]
     except Mu0Error as error:
@@ -181,16 +215,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         parser.exit(130, "ablate_action_expert: stopped; the same command goes on from here\n")
     rows = summary(results)
-    _write(config.output / _TABLE, table(rows))
+    _write(config.output / _TABLE, table(rows).encode())
+    _write(config.output / _PLOT, _png(plot(results)))
     found = {"summary": rows, "trainings": [asdict(result) for result in results]}
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 
-def _write(path: Path, text: str) -> None:
+def _figure_class() -> type["Figure"]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "the plot needs Matplotlib, which is not installed; requirements/learning.txt names "
+            "the version"
+        ) from error
+    return Figure
+
+
+def _png(figure: "Figure") -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
