@@ -24,5 +24,8 @@ setup(
             "track_episodes = mu0_perception.track_episodes:main",
             "keypoint_tracker_node = mu0_perception.nodes.keypoint_tracker_node:main",
         ],
+        "mu0.keypoint_trackers": [
+            "live = mu0_perception.benchmark_tracker:make",
+        ],
     },
 )

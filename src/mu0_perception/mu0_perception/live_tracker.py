@@ -7,12 +7,14 @@ come from, and what is done with warnings and timings, is left to whoever holds 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core.camera import Camera
 from mu0_core.config import option, validate
+from mu0_core.embodiment import FixedPoints
 from mu0_core.se3 import transform_points
 from mu0_core.traces import Keypoints
 from mu0_perception.calibration_check import CalibrationConfig, GripperSight, check_gripper
@@ -43,6 +45,11 @@ class GripperKeypoints:
         if self.xyz and not self.frame:
             faults.append("frame: expected the frame that xyz is given in, got an empty name")
         validate(self, *faults)
+
+    @classmethod
+    def of(cls, points: FixedPoints) -> Self:
+        """Return the points of an embodiment."""
+        return cls(frame=points.frame, xyz=tuple(float(x) for point in points.xyz for x in point))
 
     def points(self) -> NDArray[np.float64]:
         """Return (n, 3) m in `frame`."""

@@ -59,10 +59,7 @@ def track_episode(episode: Episode, robot: str = "") -> list[Keypoints]:
     if episode.depth is None or episode.K is None:
         raise EpisodeError(f"{episode.path}: keypoints need depth and cameras.npz")
     points, T_world_gripper = _gripper(episode, robot)
-    gripper = GripperKeypoints()
-    if points is not None:
-        xyz = tuple(float(value) for point in points.xyz for value in point)
-        gripper = GripperKeypoints(frame=points.frame, xyz=xyz)
+    gripper = GripperKeypoints() if points is None else GripperKeypoints.of(points)
     tracker = LiveTracker(LiveTrackerConfig(gripper_keypoints=gripper))
     return [tracker.update(frame).keypoints for frame in _frames(episode, T_world_gripper)]
 
@@ -113,8 +110,10 @@ def _gripper(
     points = load_embodiment(chosen).keypoints
     frames = states["frames"].tolist()
     if points.frame not in frames:
-        known = ", ".join(frames)
-        raise EpisodeError(f"{path}: no frame {points.frame!r}, only {known}; see --robot")
+        known = (
+            f"only {', '.join(frames)}; see --robot" if frames else "nor any other; record anew"
+        )
+        raise EpisodeError(f"{path}: no frame {points.frame!r}, {known}")
     return points, states["T_world_frame"][:, frames.index(points.frame)]
 
 

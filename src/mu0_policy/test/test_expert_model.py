@@ -14,7 +14,7 @@ from mu0_core.camera import Camera
 from mu0_core.errors import CheckpointError, ConfigError, ShapeError
 from mu0_core.kinematics import DifferentialIK
 from mu0_core.traces import PointsFrom
-from mu0_policy.action_expert import checkpoint
+from mu0_policy.action_expert import benchmark_policy, checkpoint, frozen
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
 from mu0_policy.action_expert.benchmark_policy import BenchmarkPolicy, make
 from mu0_policy.action_expert.card import ExpertCard, read_points
@@ -392,7 +392,8 @@ def _benchmark_policy(**card):
     one = replace(_checkpoint(), card=replace(CARD, **card))
     asked = []
 
-    def extract(rgb, instruction, depth):
+    def extract(rgb, instruction, depth, keypoints):
+        assert keypoints is None
         asked.append(instruction)
         return _moment().features
 
@@ -406,6 +407,7 @@ def _seen(**changes):
         "pictures": {n: rng.integers(0, 255, (48, 64, 3), np.uint8) for n in names},
         "depth_m": np.ones((48, 64), np.float32),
         "camera": Camera.from_fovy(0.7, 64, 48),
+        "T_base_camera": np.eye(4),
         "q": np.array([0.1, 0.2, 0.3]),
         "gripper": 0.0,
         "joints": CARD.joints,
@@ -463,13 +465,41 @@ def test_a_benchmark_of_another_robot_is_refused(changes, says):
         policy.act(_seen(**changes))
 
 
-def test_in_a_benchmark_there_are_no_keypoints(tmp_path):
+def test_in_a_benchmark_keypoints_are_followed_through_every_picture(tmp_path, monkeypatch):
     card = replace(CARD, points=PointsFrom.KEYPOINTS)
     checkpoint.save(replace(_checkpoint(), card=card), tmp_path / "expert")
     assert read_points(tmp_path / "expert") is PointsFrom.KEYPOINTS
     assert read_points(tmp_path) is None
-    with pytest.raises(ConfigError, match="no tracker in a benchmark; train one with --points"):
-        make(benchmark.PolicySettings(checkpoint=tmp_path / "expert"))
+    followed, asked = [], []
+
+    class Tracker:
+        def reset(self):
+            followed.append("reset")
+
+        def update(self, observation):
+            followed.append(observation.time_s)
+            return np.full((2, 3), observation.time_s, np.float32)
+
+    class Extractor:
+        def __call__(self, rgb, instruction, depth, keypoints):
+            asked.append(float(keypoints[0, 0]))
+            return _moment().features
+
+        def origin(self, *, depth):
+            return CARD.features
+
+    def load_served(world_model, points):
+        assert points is PointsFrom.KEYPOINTS
+        return Extractor()
+
+    monkeypatch.setattr(benchmark_policy, "load_keypoint_tracker", lambda settings: Tracker())
+    monkeypatch.setattr(frozen, "load_served", load_served)
+    policy = make(benchmark.PolicySettings(checkpoint=tmp_path / "expert"))
+    policy.reset("take it")
+    for time_s in range(5):
+        policy.act(_seen(time_s=float(time_s)))
+    assert followed == ["reset", 0.0, 1.0, 2.0, 3.0, 4.0]
+    assert asked == [0.0, 3.0]
 
 
 def test_in_a_benchmark_features_have_to_be_those_of_the_training():

@@ -275,6 +275,7 @@ class SeenEnvironment(FakeEnvironment):
             },
             depth_m=depth,
             camera=Camera.from_fovy(0.7, 24, 24),
+            T_base_camera=se3.exp(self.rng.uniform(-1.0, 1.0, 6)),
             q=self.rng.uniform(-1.0, 1.0, 7),
             gripper=gripper_share(self.finger_m),
             joints=JOINTS,

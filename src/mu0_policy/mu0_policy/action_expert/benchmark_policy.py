@@ -1,7 +1,8 @@
 """Let an action expert take part in benchmarks: its chunks, one action at a time, in step.
 
 The simulator waits for each action, so nothing is asked in the background: the first half of a
-chunk is executed, then the next one is computed from what is seen then.
+chunk is executed, then the next one is computed from what is seen then. Keypoints are followed
+through every picture, as live.
 """
 
 from collections import deque
@@ -9,7 +10,15 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from mu0_core.benchmark import FRONT, WRIST, ActionKind, Observation, PolicySettings
+from mu0_core.benchmark import (
+    FRONT,
+    WRIST,
+    ActionKind,
+    KeypointTracker,
+    Observation,
+    PolicySettings,
+    load_keypoint_tracker,
+)
 from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.traces import PointsFrom
@@ -30,6 +39,7 @@ class BenchmarkPolicy:
         extract: Makes features; the frozen world model.
         identity: What tells these features from others.
         depth: Whether they are made with depth.
+        tracker: Gives the keypoints that they are made at; None for those on a grid.
 
     Raises:
         ConfigError: The expert was trained with other features.
@@ -38,12 +48,19 @@ class BenchmarkPolicy:
     action_kind = ActionKind.JOINTS
 
     def __init__(
-        self, expert: ExpertPolicy, extract: Extract, identity: str, *, depth: bool = True
+        self,
+        expert: ExpertPolicy,
+        extract: Extract,
+        identity: str,
+        *,
+        depth: bool = True,
+        tracker: KeypointTracker | None = None,
     ) -> None:
         wrong = features_fault(expert.card, identity, {"context": 0, "traces": 0, "language": 0})
         if wrong:
             raise ConfigError(f"action expert: {wrong}")
         self._expert, self._extract, self._depth = expert, extract, depth
+        self._tracker = tracker
         self._instruction = ""
         self._due: deque[NDArray[np.float64]] = deque()
 
@@ -51,6 +68,8 @@ class BenchmarkPolicy:
         """Begin an episode."""
         self._instruction = instruction
         self._due.clear()
+        if self._tracker is not None:
+            self._tracker.reset()
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """Return the joints and the gripper's goal (j + 1,) for the next period.
@@ -58,13 +77,17 @@ class BenchmarkPolicy:
         Raises:
             ConfigError: The expert was trained for other joints, cameras or rates.
         """
-        if not self._due:
+        ask = not self._due
+        if ask:
             self._check(observation)
+        keypoints = None if self._tracker is None else self._tracker.update(observation)
+        if ask:
             moment = Moment(
                 features=self._extract(
                     observation.pictures[FRONT],
                     self._instruction,
                     observation.depth_m if self._depth else None,
+                    keypoints,
                 ),
                 pictures=observation.pictures,
                 q=observation.q,
@@ -108,25 +131,24 @@ def make(settings: PolicySettings) -> BenchmarkPolicy:
     """Load an expert and the world model whose features it reads.
 
     Raises:
-        ConfigError: The checkpoint is not named, or does not fit.
+        ConfigError: The checkpoint is not named or does not fit, or there is no tracker for it.
         CheckpointError: A checkpoint is missing or broken.
     """
-    from mu0_policy.action_expert.frozen import load_on_grid
+    from mu0_policy.action_expert.frozen import load_served
 
     if settings.checkpoint is None:
         raise ConfigError("checkpoint: expected the folder of an action expert, got none")
     checkpoint = load(settings.checkpoint)
+    tracker = None
     if checkpoint.card.points is PointsFrom.KEYPOINTS:
-        raise ConfigError(
-            f"checkpoint: {settings.checkpoint} reads features at tracked keypoints, and there is "
-            "no tracker in a benchmark; train one with --points grid"
-        )
+        tracker = load_keypoint_tracker(settings)
     ik = None
     if checkpoint.card.space is ActionSpace.TOOL_DELTAS:
         locked = dict.fromkeys(checkpoint.card.gripper_joints, 0.0)
         model = RobotModel.from_urdf(settings.robot_description, locked=locked)
         ik = DifferentialIK(model, settings.tool_frame)
-    extract = load_on_grid(settings.world_model)
+    extract = load_served(settings.world_model, checkpoint.card.points)
     depth = checkpoint.card.features != extract.origin(depth=False)
     expert = ExpertPolicy(checkpoint, ik=ik)
-    return BenchmarkPolicy(expert, extract, extract.origin(depth=depth), depth=depth)
+    identity = extract.origin(depth=depth)
+    return BenchmarkPolicy(expert, extract, identity, depth=depth, tracker=tracker)

@@ -2,8 +2,10 @@
 
 import torch
 
+from mu0_core.traces import PointsFrom
 from mu0_world_model.checkpoint import find
 from mu0_world_model.features import (
+    SERVED,
     SERVED_GRID,
     FeatureConfig,
     FeatureExtractor,
@@ -37,6 +39,6 @@ def load_extractor(
     )
 
 
-def load_on_grid(checkpoint: str) -> FeatureExtractor:
-    """Load what turns pictures into features without a tracker, with the settings as served."""
-    return load_extractor(checkpoint, SERVED_GRID)
+def load_served(checkpoint: str, points: PointsFrom) -> FeatureExtractor:
+    """Load what turns pictures into features of such points, with the settings as served."""
+    return load_extractor(checkpoint, SERVED if points is PointsFrom.KEYPOINTS else SERVED_GRID)

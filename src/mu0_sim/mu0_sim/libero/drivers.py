@@ -1,5 +1,6 @@
 """Own what drives the robot of a LIBERO environment: the scripted expert or a seeing policy."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mu0_core import se3
-from mu0_core.benchmark import ActionKind, Policy
+from mu0_core.benchmark import ActionKind, Policy, PolicySettings
 from mu0_core.errors import ShapeError
 from mu0_sim.libero.environment import CLOSE, OPEN, SHIFT_M, TURN_RAD, LiberoEnvironment
 from mu0_sim.libero.scripted import ScriptedExpert
@@ -25,6 +26,17 @@ _REACHED_M = 0.02
 def panda_description() -> str:
     """Return the URDF of LIBERO's robot."""
     return robot_description(load_robot("panda"))
+
+
+def policy_settings(checkpoint: Path | None, world_model: str) -> PolicySettings:
+    """Return what a policy for LIBERO's robot is made from."""
+    return PolicySettings(
+        checkpoint=checkpoint,
+        world_model=world_model,
+        robot_description=panda_description(),
+        tool_frame=TOOL_FRAME,
+        robot="panda",
+    )
 
 
 class Driver(Protocol):

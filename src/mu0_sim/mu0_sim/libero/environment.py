@@ -166,6 +166,11 @@ class LiberoEnvironment:
         return self._camera_pose(FRONT)
 
     @property
+    def T_base_camera(self) -> FloatArray:  # noqa: N802
+        """Pose of that in the robot's base, (4, 4)."""
+        return se3.inverse(self.T_world_base) @ self.T_world_camera
+
+    @property
     def T_world_wrist(self) -> FloatArray:  # noqa: N802
         """Pose of the wrist camera's optical frame, likewise."""
         return self._camera_pose(WRIST)
@@ -177,6 +182,7 @@ class LiberoEnvironment:
             pictures={FRONT: front, WRIST: self._render(WRIST)[0]},
             depth_m=depth_m,
             camera=self.camera,
+            T_base_camera=self.T_base_camera,
             q=self.q,
             gripper=gripper_share(self.finger_m),
             joints=JOINTS,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from tqdm import tqdm
 
-from mu0_core.benchmark import PolicySettings, load_policy
+from mu0_core.benchmark import load_policy
 from mu0_core.config import add_arguments, from_namespace
 from mu0_core.errors import Mu0Error
 from mu0_sim.libero.drivers import (
@@ -17,7 +17,7 @@ from mu0_sim.libero.drivers import (
     Driver,
     PolicyDriver,
     ScriptedDriver,
-    panda_description,
+    policy_settings,
 )
 from mu0_sim.libero.environment import LiberoEnvironment
 from mu0_sim.libero.series import LiberoConfig, LiberoResults, run
@@ -32,11 +32,7 @@ def make_driver(config: LiberoConfig, stack: ExitStack) -> Driver:
     """
     if config.policy == SCRIPTED:
         return ScriptedDriver()
-    settings = PolicySettings(
-        checkpoint=config.checkpoint,
-        world_model=config.world_model,
-        robot_description=panda_description(),
-    )
+    settings = policy_settings(config.checkpoint, config.world_model)
     if not config.via_ros:
         return PolicyDriver(load_policy(config.policy, settings))
     from mu0_sim.nodes.libero_link import RosDriver

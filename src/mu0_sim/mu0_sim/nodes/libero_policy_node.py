@@ -14,15 +14,9 @@ from mu0_core.config import option, validate
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.lifecycle import Level, Mu0LifecycleNode, spin
 from mu0_core.ros.messages import ns_from_stamp
-from mu0_sim.libero.drivers import panda_description
-from mu0_sim.nodes.libero_link import (
-    ACCEPTED,
-    ACTION,
-    INSTRUCTION,
-    OBSERVATION,
-    ObservationInbox,
-    action_message,
-)
+from mu0_sim.libero.drivers import policy_settings
+from mu0_sim.nodes.libero_link import ACCEPTED, INSTRUCTION
+from mu0_sim.nodes.libero_messages import ACTION, OBSERVATION, ObservationInbox, action_message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +33,7 @@ class LiberoPolicyConfig:
     def settings(self) -> PolicySettings:
         """Return what the policy is made from."""
         checkpoint = Path(self.checkpoint) if self.checkpoint else None
-        return PolicySettings(
-            checkpoint=checkpoint,
-            world_model=self.world_model,
-            robot_description=panda_description(),
-        )
+        return policy_settings(checkpoint, self.world_model)
 
 
 class LiberoPolicyNode(Mu0LifecycleNode[LiberoPolicyConfig]):
