@@ -4,6 +4,7 @@ An action says where the tool shall go from where it is; as a command stands the
 it there, so that experts on joints, joint deltas and tool deltas learn from the same recording.
 """
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from mu0_core import se3
 from mu0_core.benchmark import FRONT, WRIST
 from mu0_core.episode_writer import EpisodeOptions
+from mu0_core.robot_model import RobotModel
 from mu0_sim.cameras import CameraFrame
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget, write_demonstration
-from mu0_sim.libero.drivers import ToolCommands
+from mu0_sim.libero.drivers import ToolCommands, panda_description
 from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
 from mu0_sim.robot_recorder import RobotRecording
 
@@ -36,12 +38,17 @@ class LiberoRecorder:
         self._arm = ToolCommands()
         self._episode = EpisodeRecorder(_POINTS)
         self._episode.on_reset(environment)
-        self._T_base_camera = se3.inverse(environment.T_world_base) @ environment.T_world_camera
+        description = panda_description()
+        self._model = RobotModel.from_urdf(description)
+        links = (link.get("name", "") for link in ET.fromstring(description).iter("link"))
+        self._links = tuple(link for link in links if link != self._model.base_frame)
+        self._T_base_camera = environment.T_base_camera
         self._T_tool_wrist = se3.inverse(environment.T_world_tool) @ environment.T_world_wrist
         self._wrist: list[NDArray[np.uint8]] = []
         self._q: list[FloatArray] = []
         self._fingers: list[float] = []
         self._commands: list[FloatArray] = []
+        self._link_poses: list[FloatArray] = []
 
     def take(self, action: FloatArray) -> None:
         """Keep what is seen now, and the action (7,) that follows.
@@ -62,6 +69,7 @@ class LiberoRecorder:
         self._wrist.append(seen.pictures[WRIST])
         self._q.append(seen.q)
         self._fingers.append(environment.finger_m)
+        self._link_poses.append(self._poses(seen.q, environment.finger_m))
         finger_m = jaw.position_closed if action[6] > 0.0 else jaw.position_open
         joints = self._arm.joints_for(action, seen.q)
         self._commands.append(np.append(joints, finger_m))
@@ -91,4 +99,13 @@ class LiberoRecorder:
             command_q=commands[:, :-1],
             command_gripper=commands[:, -1],
             wrist=np.stack(self._wrist),
+            frames=self._links,
+            T_world_frame=np.stack(self._link_poses),
         ).write(path)
+
+    def _poses(self, q: FloatArray, finger_m: float) -> FloatArray:
+        """Return T_world_link (f, 4, 4) of the links, by forward kinematics as TF has them."""
+        robot = self._arm.robot
+        names = (*robot.arm_joints, robot.gripper.joint)
+        T_base_link = self._model.forward_all(self._model.reorder(names, np.append(q, finger_m)))
+        return self._environment.T_world_base @ np.stack([T_base_link[n] for n in self._links])
