@@ -6,7 +6,6 @@ tokenizer and a model card. Names in the file are those of the released checkpoi
 """
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mu0_core.errors import CheckpointError
+from mu0_core.folders import replace_folder
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
 from mu0_world_model.model import Mu0
 from mu0_world_model.recordings import RECORDINGS
@@ -226,29 +226,6 @@ def save(
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Put a complete folder in the place of another; stopped half-way, see `recover_folder`."""
-    old = target.with_name(f".{target.name}.old")
-    for path in source.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(source, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_folder(target: Path) -> None:
-    """Bring back a folder whose replacement was stopped half-way, and remove what it left."""
-    old = target.with_name(f".{target.name}.old")
-    if old.is_dir() and not target.exists():
-        os.rename(old, target)
-    for path in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_weights(

@@ -20,6 +20,7 @@ import torch
 
 from mu0_core.episode import RELEASED_ARC_STEP, read_episode
 from mu0_core.errors import CheckpointError, EpisodeError
+from mu0_core.folders import replace_folder
 from mu0_world_model import checkpoint
 from mu0_world_model.backbones import load_backbones
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
@@ -93,7 +94,7 @@ def write_start(config: TrainingConfig) -> None:
     samples.save(beside / _SAMPLES)
     if held_out is not None:
         held_out.save(beside / _HELD_OUT)
-    checkpoint.replace_folder(beside, folder)
+    replace_folder(beside, folder)
 
 
 def read_start(config: TrainingConfig) -> Start:

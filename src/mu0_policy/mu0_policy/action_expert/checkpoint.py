@@ -1,7 +1,6 @@
 """Own the folders of our action experts: config.json, weights, statistics, README.md."""
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mu0_core.config import from_dict, to_dict
 from mu0_core.errors import CheckpointError, ConfigError
+from mu0_core.folders import replace_folder
 from mu0_policy.action_expert.card import CONFIG_FILE, ExpertCard, readme
 from mu0_policy.action_expert.config import ActionExpertConfig
 from mu0_policy.action_expert.model import ActionExpert
@@ -56,7 +56,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         partial.chmod(0o755)
-        _replace_folder(partial, folder)
+        replace_folder(partial, folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
     finally:
@@ -97,16 +97,6 @@ def load(folder: str | Path) -> Checkpoint:
             f"{config.state_dim} and {config.action_dim}"
         )
     return Checkpoint(expert=expert.eval(), normaliser=normaliser, card=card)
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    """Put a complete folder in the place of another."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(source, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _state(expert: ActionExpert) -> list[tuple[str, torch.Tensor]]:

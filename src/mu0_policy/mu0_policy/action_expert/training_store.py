@@ -19,8 +19,8 @@ from accelerate.utils import gather_object
 
 from mu0_core.config import dump_yaml, from_dict, load_yaml, to_dict
 from mu0_core.errors import CheckpointError, ConfigError
+from mu0_core.folders import recover_folder, replace_folder
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
-from mu0_world_model.checkpoint import recover_folder, replace_folder
 
 SETTINGS = "training.yaml"
 LATEST, BEST, STATE = "latest", "best", "state"
