@@ -20,11 +20,11 @@ ALLOWED_IMPORTS = {
     "mu0_policy": {"mu0_core"},
     "mu0_sim": {"mu0_core"},
 }
-# Training an action expert runs the frozen world model: these two files may, and no others.
+# Training an action expert runs the frozen world model and trains as it does: these files may.
 TRAINING = {
     "action_expert/frozen.py": "mu0_world_model",
+    "action_expert/train.py": "mu0_world_model",
     "action_expert/training_data.py": "mu0_world_model",
-    "action_expert/training_store.py": "mu0_world_model",
 }
 
 # What a manifest names for an import; a ROS package is named as it is imported.

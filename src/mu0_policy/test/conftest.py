@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mu0_core.embodiment import arm_model, load_embodiment
+from mu0_policy.demonstrations.demonstration import Demonstration
 
 URDF = """<robot name="planar">
   <link name="base_link"/><link name="a"/><link name="b"/><link name="c"/><link name="finger"/>
@@ -184,3 +185,63 @@ def world_model(tmp_path_factory):
     extras = {STATISTICS: statistics.to_json()}
     checkpoint.save(model, folder, step=0, extras=extras, copy=files)
     return folder
+
+
+def _made(seed=0, n=10, **changes):
+    """A reach whose goal can be seen in the pictures."""
+    rng = np.random.default_rng(seed)
+    goal = rng.uniform(-0.3, 0.3, 3)
+    way = np.linspace(0.0, 1.0, n + 1)[:, None] * goal
+    brightness = np.clip(128 + 400 * goal, 0, 255).astype(np.uint8)
+    front = np.tile(brightness, (n, 32, 32, 1))
+    values = {
+        "name": f"made {seed}",
+        "robot": "planar",
+        "instruction": "lift the cube",
+        "rate_hz": 10.0,
+        "joints": ("j1", "j2", "j3"),
+        "gripper_joints": ("jaw",),
+        "pictures": {"front": front, "wrist": front},
+        "depth": None,
+        "q": way[:-1],
+        "gripper": np.zeros(n),
+        "commands": np.concatenate([way[1:], np.zeros((n, 1))], axis=1),
+    }
+    return Demonstration(**(values | changes))
+
+
+@pytest.fixture
+def made():
+    """Return a maker of demonstrations."""
+    return _made
+
+
+def _with_keypoints(seed=0, counts=(3, 0, 2, 3, 1, 3, 2, 3, 3, 3)):
+    """Points on two things, as a tracker gives them, of varying number."""
+    rng = np.random.default_rng(seed)
+    rows = [np.column_stack([rng.uniform(2, 30, (n, 2)), np.full(n, 0.8)]) for n in counts]
+    return _made(seed, keypoints=rows)
+
+
+@pytest.fixture
+def with_keypoints():
+    """Return a maker of demonstrations with keypoints."""
+    return _with_keypoints
+
+
+def _fake_extract(rgb, instruction, depth=None, keypoints=None):
+    """As many features as a world model would give, of the picture's brightness."""
+    mean = np.float16(rgb.mean() / 255.0)
+    n = 2 if keypoints is None else len(keypoints)
+    return {
+        "context": np.full((3, 16), mean, np.float16),
+        "traces": np.full((n, 24), mean, np.float16),
+        "places": np.full((n, 3), 0.5, np.float16),
+        "language": np.full((len(instruction) % 5 + 1, 16), mean, np.float16),
+    }
+
+
+@pytest.fixture
+def fake_extract():
+    """Return what stands in for the frozen world model."""
+    return _fake_extract

@@ -1,4 +1,4 @@
-"""Training an action expert: examples, cache, exact resume, learning, refusals."""
+"""Training an action expert: exact resume, learning, what it leaves, refusals."""
 
 import json
 from dataclasses import replace
@@ -11,47 +11,19 @@ from mu0_core.config import from_dict, to_dict
 from mu0_core.errors import CheckpointError, ConfigError, EpisodeError
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert import checkpoint, frozen, train, training_start, training_store
-from mu0_policy.action_expert.actions import ActionSpace, Translator
+from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.action_expert.card import ExpertCard, readme
-from mu0_policy.action_expert.config import SIZES, ActionExpertConfig, DecoderConfig
-from mu0_policy.action_expert.feature_cache import prepare
-from mu0_policy.action_expert.model import ActionExpert
+from mu0_policy.action_expert.config import SIZES, DecoderConfig
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
-from mu0_policy.action_expert.training_data import ExampleRules, ExpertDataset, collate
 from mu0_policy.camera_places import CameraPlace, Mount
-from mu0_policy.demonstrations.demonstration import Demonstration
 from mu0_policy.demonstrations.reading import read_demonstrations
 
 JOINTS = ("j1", "j2", "j3")
-RULES = ExampleRules(chunk_size=4, most_known=2, known_share=0.5, shift_px=2, noises=1, seed=0)
-
-
-def made(seed=0, n=10, **changes):
-    """A reach whose goal can be seen in the pictures."""
-    rng = np.random.default_rng(seed)
-    goal = rng.uniform(-0.3, 0.3, 3)
-    way = np.linspace(0.0, 1.0, n + 1)[:, None] * goal
-    brightness = np.clip(128 + 400 * goal, 0, 255).astype(np.uint8)
-    front = np.tile(brightness, (n, 32, 32, 1))
-    values = {
-        "name": f"made {seed}",
-        "robot": "planar",
-        "instruction": "lift the cube",
-        "rate_hz": 10.0,
-        "joints": JOINTS,
-        "gripper_joints": ("jaw",),
-        "pictures": {"front": front, "wrist": front},
-        "depth": None,
-        "q": way[:-1],
-        "gripper": np.zeros(n),
-        "commands": np.concatenate([way[1:], np.zeros((n, 1))], axis=1),
-    }
-    return Demonstration(**(values | changes))
 
 
 @pytest.fixture
-def config(tmp_path, world_model, monkeypatch):
+def config(tmp_path, world_model, monkeypatch, made):
     torch.set_num_threads(1)
     decoder = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
     monkeypatch.setitem(SIZES, "small", decoder)
@@ -85,99 +57,11 @@ def run(config):
 
 
 def weights(trainer):
-    return [p.detach().clone() for p in trainer.averaged().parameters()]
+    with trainer.averaged() as expert:
+        return [p.detach().clone() for p in expert.parameters()]
 
 
-def fake_extract(rgb, instruction, depth=None, keypoints=None):
-    mean = np.float16(rgb.mean() / 255.0)
-    n = 2 if keypoints is None else len(keypoints)
-    return {
-        "context": np.full((3, 16), mean, np.float16),
-        "traces": np.full((n, 24), mean, np.float16),
-        "places": np.full((n, 3), 0.5, np.float16),
-        "language": np.full((len(instruction) % 5 + 1, 16), mean, np.float16),
-    }
-
-
-def dataset(tmp_path, shown, **changes):
-    prepared = [prepare(one, ("wrist",), fake_extract, "fake", tmp_path) for one in shown]
-    return ExpertDataset(prepared, Translator(ActionSpace.JOINTS), replace(RULES, **changes))
-
-
-def test_a_chunk_is_what_follows_the_moment(tmp_path):
-    data = dataset(tmp_path, [made(n=6), made(seed=1, n=5)])
-    assert len(data) == 11
-    commands, counted = data.chunk(4)  # the last but one of the first demonstration
-    assert np.array_equal(commands[:2], made(n=6).commands[4:6])
-    assert np.array_equal(commands[2:], np.tile(commands[1], (2, 1)))  # not of the next one
-    assert counted.tolist() == [True, True, False, False]
-
-
-def test_examples_follow_from_seed_and_key(tmp_path):
-    data = dataset(tmp_path, [made()])
-    one, again, other = data[3, 2], data[3, 2], data[4, 2]
-    assert torch.equal(one["noise"], again["noise"])
-    assert torch.equal(one["pictures"]["wrist"], again["pictures"]["wrist"])
-    assert not torch.equal(one["noise"], other["noise"])
-    known = [int(data[e, 2]["n_known"][0]) for e in range(60)]
-    assert set(known) == {0, 1, 2}
-    assert all(int(data.quiet()[e, 2]["n_known"][0]) == 0 for e in range(10))
-
-
-def test_several_draws_of_noise_are_as_several_examples(tmp_path):
-    shown = [made(), made(seed=1)]
-    batch = collate([dataset(tmp_path, shown, noises=3)[0, i] for i in (2, 12)])
-    assert batch.noise.shape == (6, 4, 4)
-    assert not torch.equal(batch.noise[0], batch.noise[1])
-    decoder = DecoderConfig(width=16, layers=2, mlp=24, heads=2, kv_heads=1, head_dim=8)
-    expert = ActionExpert(
-        ActionExpertConfig(
-            context_width=16,
-            trace_width=24,
-            cameras=("wrist",),
-            state_dim=4,
-            action_dim=4,
-            chunk_size=4,
-            decoder=decoder,
-        )
-    )
-    whole = replace(batch, counted=torch.ones_like(batch.counted))
-    apart = [
-        replace(whole, **{name: getattr(batch, name)[k::3] for name in ("noise", "time")})
-        for k in range(3)
-    ]
-    losses = [
-        train.Objective(expert)(replace(one, n_known=torch.zeros(len(one.time)))).item()
-        for one in (whole, *apart)
-    ]
-    assert losses[0] == pytest.approx(np.mean(losses[1:]))
-
-
-def test_instructions_of_different_length_go_side_by_side(tmp_path):
-    data = dataset(tmp_path, [made(), made(seed=1, instruction="take it up")])
-    batch = collate([data[0, 0], data[0, 12]])
-    lengths = batch.seen.language_valid.sum(1).tolist()
-    assert len(set(lengths)) == 2
-    assert batch.seen.language.shape[1] == max(lengths)
-
-
-def with_keypoints(seed=0, counts=(3, 0, 2, 3, 1, 3, 2, 3, 3, 3)):
-    """Points on two things, as a tracker gives them, of varying number."""
-    rng = np.random.default_rng(seed)
-    rows = [np.column_stack([rng.uniform(2, 30, (n, 2)), np.full(n, 0.8)]) for n in counts]
-    return made(seed, keypoints=rows)
-
-
-def test_points_come_and_go(tmp_path):
-    data = dataset(tmp_path, [with_keypoints()])
-    batch = collate([data[0, 1], data[0, 2], data[0, 3]])
-    assert batch.seen.traces.shape == (3, 3, 24)
-    assert batch.seen.traces_valid.sum(1).tolist() == [0, 2, 3]
-    assert batch.seen.places[1].tolist() == [[0.5] * 3] * 2 + [[0.0] * 3]
-    assert collate([data[0, 1]]).seen.traces.shape == (1, 0, 24)
-
-
-def test_an_expert_learns_from_features_at_keypoints(config, monkeypatch):
+def test_an_expert_learns_from_features_at_keypoints(config, monkeypatch, with_keypoints):
     shown = [with_keypoints(seed) for seed in range(4)]
     monkeypatch.setattr(training_start, "read_demonstrations", lambda *_: iter(shown))
     config = replace(config, points=PointsFrom.KEYPOINTS)
@@ -207,7 +91,7 @@ def test_an_expert_learns_from_features_at_keypoints(config, monkeypatch):
     assert not np.array_equal(*commands)
 
 
-def test_keypoints_that_are_not_there_are_asked_for(config, monkeypatch):
+def test_keypoints_that_are_not_there_are_asked_for(config, monkeypatch, with_keypoints):
     config = replace(config, points=PointsFrom.KEYPOINTS)
     with pytest.raises(EpisodeError, match="mu0_perception track_episodes.*--points grid"):
         run(config)
@@ -217,34 +101,7 @@ def test_keypoints_that_are_not_there_are_asked_for(config, monkeypatch):
         run(replace(config, output=config.output.with_name("other")))
 
 
-def test_features_are_computed_once(tmp_path):
-    calls = []
-
-    def counting(*args):
-        calls.append(args)
-        return fake_extract(*args)
-
-    for identity, n in (("a", 10), ("a", 10), ("b", 20)):
-        found = prepare(made(), ("wrist",), counting, identity, tmp_path)
-        assert len(calls) == n
-        assert found.features["context"].dtype == np.float16
-        assert found.pictures["wrist"].shape == (10, 96, 96, 3)
-    prepare(made(seed=1), ("wrist",), counting, "a", tmp_path)
-    assert len(calls) == 30
-
-
-def test_two_trainings_may_fill_one_cache(tmp_path):
-    def slower(*args):
-        if not any(tmp_path.iterdir()):
-            prepare(made(), ("wrist",), fake_extract, "a", tmp_path)
-        return fake_extract(*args)
-
-    found = prepare(made(), ("wrist",), slower, "a", tmp_path)
-    assert len(found) == 10
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_serving_sees_is_what_training_saw(config, world_model):
+def test_what_serving_sees_is_what_training_saw(config, world_model, made):
     trainer, _ = run(config)
     extract = frozen.load_extractor(
         str(world_model), frozen.FeatureConfig(grid=4, pool=1, draws=1)
@@ -272,11 +129,33 @@ def test_a_run_can_stop_and_go_on_exactly(config):
     compare(whole, run(replace(again, resume=True))[0])
 
 
+def test_a_run_with_an_average_of_an_older_version_goes_on(config):
+    from torch.optim.swa_utils import AveragedModel
+
+    trainer, _ = run(replace(config, steps=2))
+    path = config.output / "state" / "run.pt"
+    state = torch.load(path, weights_only=True)
+    older = AveragedModel(trainer.expert)
+    older.module.load_state_dict(state["average"]["weights"])
+    older.n_averaged += state["average"]["updates"]
+    torch.save(state | {"average": older.state_dict()}, path)
+    resumed, _ = run(replace(config, resume=True))
+    compare(run(replace(config, output=config.output.with_name("whole")))[0], resumed)
+
+
+def test_checkpoints_have_the_average(config):
+    trainer, _ = run(config)
+    kept = list(checkpoint.load(config.output / "latest").expert.parameters())
+    assert all(torch.equal(x, y) for x, y in zip(kept, weights(trainer), strict=True))
+    learned = zip(kept, trainer.expert.parameters(), strict=True)
+    assert not all(torch.equal(x, y) for x, y in learned)
+
+
 def compare(a, b):
     assert all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
 
 
-def test_a_run_leaves_a_policy_with_its_card(config):
+def test_a_run_leaves_a_policy_with_its_card(config, made):
     _, results = run(config)
     assert results["steps"] == 4
     assert 0.0 < results["held_out_rad"] < 10.0
@@ -316,16 +195,16 @@ def test_it_learns_to_reach(config):
     )
     trainer, _ = run(config)
     data = trainer.data.quiet()
-    joints, _ = train.held_out_errors(
-        trainer.averaged().eval(), data, trainer._translator, list(range(0, len(data), 3))
-    )
+    moments = list(range(0, len(data), 3))
+    with trainer.averaged() as expert:
+        joints, _ = train.held_out_errors(expert.eval(), data, trainer._translator, moments)
     still = np.mean(
         [np.abs(data.chunk(i)[0][:, :3] - data.joints(i)).mean() for i in range(len(data))]
     )
     assert joints < 0.3 * still
 
 
-def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch):
+def test_all_bad_demonstrations_are_named_at_once(config, monkeypatch, made):
     wide = np.zeros((10, 32, 64, 3), np.uint8)
     on_tool = CameraPlace(mount=Mount.TOOL, T_mount_camera=np.eye(4))
     bad = [
@@ -372,7 +251,7 @@ def test_folders_that_cannot_be_read_are_all_named(tmp_path, config, monkeypatch
 
 
 def test_demonstrations_are_compared_with_the_embodiment_file(
-    config, embodiment_file, monkeypatch
+    config, embodiment_file, monkeypatch, made, fake_extract
 ):
     class Extractor:
         def origin(self, *, depth):
@@ -392,7 +271,7 @@ def test_demonstrations_are_compared_with_the_embodiment_file(
     assert "robot: expected 'planar' as in the embodiment file, got 'ur5e'" in str(error.value)
 
 
-def test_where_cameras_were_is_on_the_card(config):
+def test_where_cameras_were_is_on_the_card(config, made):
     near, far = np.eye(4), np.eye(4)
     near[:3, 3], far[:3, 3] = [0.9, 0.0, 0.5], [0.96, 0.0, 0.5]
     shown = [
@@ -415,7 +294,7 @@ def test_where_cameras_were_is_on_the_card(config):
     assert some.place("front") is None  # one of them does not say
 
 
-def test_data_sets_with_other_names_are_trained_on(config, monkeypatch):
+def test_data_sets_with_other_names_are_trained_on(config, monkeypatch, made):
     from mu0_policy.demonstrations.lerobot_writer import write_lerobot
 
     monkeypatch.setattr(training_start, "read_demonstrations", read_demonstrations)
@@ -462,7 +341,7 @@ def test_what_a_run_left_is_not_overwritten(config, name):
         training_store.settings(given)
 
 
-def test_a_run_does_not_go_on_with_other_demonstrations(config, monkeypatch):
+def test_a_run_does_not_go_on_with_other_demonstrations(config, monkeypatch, made):
     _, results = run(config)
     again = replace(config, resume=True)
     _, same = run(again)
@@ -570,10 +449,3 @@ def test_trace_features_are_compared_with_none(config, tmp_path, capsys):
     with_traces, without = json.loads(capsys.readouterr().out.splitlines()[-1])["trainings"]
     assert with_traces["traces"]
     assert with_traces["held_out_rad"] != without["held_out_rad"]
-
-
-def test_an_average_soon_forgets_how_a_run_began():
-    update, average = train.averaging(0.999), [torch.zeros(2)]
-    for n in range(1, 50):
-        update(average, [torch.ones(2)], n)
-    assert average[0].min() > 0.99

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mu0_core.errors import CheckpointError, ConfigError, Mu0Error
+from mu0_core.errors import ConfigError, Mu0Error
 from mu0_world_model.adapters import choose_weights
 from mu0_world_model.card import TrainingFacts, model_card
 from mu0_world_model.dataset import TraceDataset
@@ -27,7 +27,7 @@ from mu0_world_model.training_evaluation import comparison, sample_traces, trace
 from mu0_world_model.training_objective import TERMS, Objective, hidden, on_device, step_totals
 from mu0_world_model.training_report import Report
 from mu0_world_model.training_setup import read_start, start_model
-from mu0_world_model.training_store import BEST, LATEST, RunStore, begin_run
+from mu0_world_model.training_store import BEST, LATEST, RunStore, begin_run, tolerant
 
 _logger = logging.getLogger(__name__)
 _MAX_BAD_STEPS = 20
@@ -267,27 +267,17 @@ class Trainer:
             self._save_checkpoint(LATEST)
         average = None if self.average is None else self.average.state_dict()
         run = {"step": self.step, "best": self.best, "average": average}
-        with self._tolerant():
+        with tolerant(last=self.step == self.config.steps):
             self.store.save_state(run)
 
     def _save_checkpoint(self, name: str) -> bool:
         """Write a checkpoint; return whether it could be."""
-        with self._tolerant():
+        with tolerant(last=self.step == self.config.steps):
             self.store.save_checkpoint(
                 name, self.model, self.weights(), step=self.step, card=self._card()
             )
             return True
         return False
-
-    @contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """Train on if saving fails, since there may be room next time, but not past the end."""
-        try:
-            yield
-        except CheckpointError as error:
-            if self.step == self.config.steps:
-                raise
-            _logger.error("%s; what was saved before is kept, and training goes on", error)
 
     def _card(self) -> str:
         """Describe the run so far."""

@@ -1,4 +1,4 @@
-"""Own the moving average of the weights that a run trains."""
+"""Own the moving average of the weights that a run trains, world model or action expert."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +10,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class MovingAverage:
-    """Keep an exponential moving average; weights that are split over processes stay split."""
+    """Keep an exponential moving average; weights that are split over processes stay split.
+
+    It is faster at first, or short runs would keep how they began: after n updates the next one
+    keeps no more than (1 + n) / (10 + n) of the average.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from a model's present weights.
 
         Args:
             model: The model; weights that take no gradient are left out.
-            decay: Share of the average that one update keeps.
+            decay: Share of the average that one update keeps, after the first ones.
         """
         self._weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._values = {name: weight.detach().clone() for name, weight in self._weights.items()}
@@ -27,8 +31,10 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take the present weights in; the first ones are taken as they are."""
+        n = self._updates
+        kept = min(self._decay, (1 + n) / (10 + n)) if n else 0.0
         for name, weight in self._weights.items():
-            self._values[name].lerp_(weight, 1.0 - self._decay if self._updates else 1.0)
+            self._values[name].lerp_(weight, 1.0 - kept)
         self._updates += 1
 
     @contextmanager

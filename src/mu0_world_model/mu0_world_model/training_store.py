@@ -4,6 +4,7 @@ Each is written beside the old one and then put in its place, so a full disk or 
 killed leaves the last good one.
 """
 
+import logging
 import os
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from mu0_core.config import dump_yaml, load_yaml
 from mu0_core.errors import CheckpointError
+from mu0_core.folders import recover_folder, replace_folder
 from mu0_world_model import checkpoint
 from mu0_world_model.adapters import merged
 from mu0_world_model.card import CARD
@@ -37,6 +39,7 @@ _SUFFIX = ".partial"
 _PARTIAL = f".{STATE}{_SUFFIX}"
 # torch reports a failed write as a RuntimeError.
 _FAULTS = (OSError, RuntimeError, SafetensorError, CheckpointException)
+_logger = logging.getLogger(__name__)
 
 
 def begin_run(config: TrainingConfig) -> None:
@@ -85,6 +88,24 @@ def in_place_of(path: Path) -> Iterator[Path]:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+@contextmanager
+def tolerant(*, last: bool) -> Iterator[None]:
+    """Train on if saving fails, since there may be room next time, but not past the end.
+
+    Args:
+        last: Whether there is no next time.
+
+    Raises:
+        CheckpointError: It failed at the end.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if last:
+            raise
+        _logger.error("%s; what was saved before is kept, and training goes on", error)
 
 
 class RunStore:
@@ -142,7 +163,7 @@ class RunStore:
                 torch.save(dict(run), partial / _RUN)
         with self._together(STATE):
             if main:
-                checkpoint.replace_folder(partial, self._output / STATE)
+                replace_folder(partial, self._output / STATE)
 
     def load_state(self) -> dict[str, Any]:
         """Load what `save_state` wrote, and return the trainer's part.
@@ -191,7 +212,7 @@ def _check_room(folder: Path) -> None:
 def _recover(output: Path) -> None:
     """Clean up after a run that was killed while it saved."""
     for name in (LATEST, BEST, STATE):
-        checkpoint.recover_folder(output / name)
+        recover_folder(output / name)
     for path in output.glob(f".*{_SUFFIX}"):
         if path.is_file():
             path.unlink()

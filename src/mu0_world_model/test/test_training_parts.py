@@ -25,8 +25,8 @@ from mu0_world_model.training_config import RECIPES, Trained, TrainingConfig
 def test_the_average_is_that_of_torch_and_leaves_fixed_weights_alone():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    ours = MovingAverage(model, 0.9)
-    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    ours = MovingAverage(model, 0.1)  # as much as the first updates keep, or less
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.1))
     for _ in range(3):
         with torch.no_grad():
             model[1].weight += torch.rand(2, 2)
@@ -38,11 +38,21 @@ def test_the_average_is_that_of_torch_and_leaves_fixed_weights_alone():
     assert torch.equal(model[1].weight, own)
     assert set(ours.state_dict()["weights"]) == {"1.weight", "1.bias"}
     for state in (ours.state_dict(), theirs.state_dict()):
-        again = MovingAverage(model, 0.9)
+        again = MovingAverage(model, 0.1)
         again.load_state_dict(state)
         again.update()
-        expected = theirs.module[1].weight.lerp(own, 0.1)
+        expected = theirs.module[1].weight.lerp(own, 0.9)
         torch.testing.assert_close(again.state_dict()["weights"]["1.weight"], expected)
+
+
+def test_an_average_soon_forgets_how_a_run_began():
+    model = torch.nn.Linear(1, 1)
+    average = MovingAverage(model, 0.999)
+    for value in (0.0, *(1.0 for _ in range(9))):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.update()
+    assert 0.999 < float(average.state_dict()["weights"]["weight"]) < 1.0
 
 
 def scene_of(config):

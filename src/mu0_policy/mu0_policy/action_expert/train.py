@@ -9,10 +9,10 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mu0_core.config import add_arguments
 from mu0_core.embodiment import arm_model, load_embodiment
-from mu0_core.errors import CheckpointError, Mu0Error
+from mu0_core.errors import Mu0Error
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert import checkpoint
 from mu0_policy.action_expert.actions import ActionSpace, Translator, action_names, state_names
@@ -40,6 +40,8 @@ from mu0_policy.action_expert.training_data import (
 )
 from mu0_policy.action_expert.training_start import data_digest, load_all, make_card
 from mu0_policy.action_expert.training_store import BEST, LATEST, RunStore, begin_run, settings
+from mu0_world_model.training_average import MovingAverage
+from mu0_world_model.training_store import tolerant
 
 _MAX_BAD_STEPS = 20
 _BETAS = (0.9, 0.95)
@@ -71,7 +73,6 @@ class Trainer:
 
     def __init__(self, config: ExpertTrainingConfig) -> None:
         from accelerate import Accelerator
-        from torch.optim.swa_utils import AveragedModel
 
         self.config = config
         self.accelerator = Accelerator(
@@ -96,12 +97,11 @@ class Trainer:
         optimiser = torch.optim.AdamW(
             expert.parameters(), lr=config.lr, betas=_BETAS, weight_decay=config.weight_decay
         )
-        self.average = None
-        if config.ema_decay > 0.0:
-            average = AveragedModel(expert, multi_avg_fn=averaging(config.ema_decay))
-            self.average = average.to(self.accelerator.device)
         self.expert = expert
         self.objective, self.optimiser = self.accelerator.prepare(Objective(expert), optimiser)
+        self.average = None
+        if config.ema_decay > 0.0:
+            self.average = MovingAverage(expert, config.ema_decay)
         self.step, self.best, self._bad_steps = 0, math.inf, 0
         self._held_out_rad: float | None = None
         self._logs = True
@@ -142,9 +142,11 @@ class Trainer:
             self.accelerator.end_training()
         return {"steps": self.step, "held_out_rad": self._held_out_rad, **values}
 
-    def averaged(self) -> ActionExpert:
-        """Return the expert with averaged weights, or itself without averaging."""
-        return self.expert if self.average is None else cast(ActionExpert, self.average.module)
+    @contextmanager
+    def averaged(self) -> Iterator[ActionExpert]:
+        """Let the expert have its averaged weights for a while, if there is an average."""
+        with nullcontext() if self.average is None else self.average.applied():
+            yield self.expert
 
     def _train_step(self, batch: ExpertBatch) -> dict[str, float]:
         """Take one optimiser step; leave it out if anything is not finite."""
@@ -158,7 +160,7 @@ class Trainer:
             self._bad_steps = 0
             self.optimiser.step()
             if self.average is not None:
-                self.average.update_parameters(self.expert)
+                self.average.update()
         else:
             self._count_bad_step()
         self.optimiser.zero_grad()
@@ -189,15 +191,15 @@ class Trainer:
         moments = np.linspace(0, len(data) - 1, n).astype(int).tolist()
         if not self.accelerator.is_main_process:
             return
-        expert = self.averaged().eval()
-        joints, gripper = held_out_errors(expert, data, self._translator, moments)
+        with self.averaged() as expert:
+            joints, gripper = held_out_errors(expert.eval(), data, self._translator, moments)
         self._held_out_rad = joints
         self._log({"held_out_rad": joints, "held_out_gripper": gripper})
         if joints < self.best and self._save_checkpoint(BEST):
             self.best = joints
 
     def _save(self) -> None:
-        """Write the latest checkpoint and all that an exact resume needs; see `_tolerant`."""
+        """Write the latest checkpoint and all that an exact resume needs; see `tolerant`."""
         self._save_checkpoint(LATEST)
         average = None if self.average is None else self.average.state_dict()
         run = {
@@ -206,7 +208,7 @@ class Trainer:
             "average": average,
             "held_out_rad": self._held_out_rad,
         }
-        with self._tolerant():
+        with tolerant(last=self.step == self.config.steps):
             self.store.save_state(run)
 
     def _save_checkpoint(self, name: str) -> bool:
@@ -214,21 +216,11 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return False
         card = replace(self.card, step=self.step, held_out_rad=self._held_out_rad)
-        whole = Checkpoint(expert=self.averaged(), normaliser=self.data.normaliser, card=card)
-        with self._tolerant():
+        whole = Checkpoint(expert=self.expert, normaliser=self.data.normaliser, card=card)
+        with self.averaged(), tolerant(last=self.step == self.config.steps):
             checkpoint.save(whole, self.config.output / name)
             return True
         return False
-
-    @contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """Train on if saving fails, since there may be room next time, but not past the end."""
-        try:
-            yield
-        except CheckpointError as error:
-            if self.step == self.config.steps:
-                raise
-            _logger.error("%s; what was saved before is kept, and training goes on", error)
 
     def _log(self, values: Mapping[str, float]) -> None:
         with self._log_tolerant():
@@ -251,17 +243,6 @@ class Trainer:
         self._held_out_rad = run.get("held_out_rad")
         if self.average is not None and run["average"] is not None:
             self.average.load_state_dict(run["average"])
-
-
-def averaging(decay: float) -> Callable[..., None]:
-    """Return how an average takes weights in: faster at first, or it kept how they began."""
-    from torch.optim.swa_utils import get_ema_multi_avg_fn
-
-    def update(average: list[torch.Tensor], weights: list[torch.Tensor], n: int) -> None:
-        kept = min(decay, (1 + int(n)) / (10 + int(n)))
-        get_ema_multi_avg_fn(kept)(average, weights, n)
-
-    return update
 
 
 def held_out_errors(
