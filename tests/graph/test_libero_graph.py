@@ -31,10 +31,9 @@ class Following:
 """
 SIZE = 96
 HOME = np.array([0.0, -0.16, 0.0, -2.44, 0.0, 2.23, 0.79])
+C, S = np.cos(0.56), np.sin(0.56)
 # From in front and above, as LIBERO's camera looks at the robot.
-T_BASE_CAMERA = make_transform(
-    [[0.0, 0.53, -0.85], [1.0, 0.0, 0.0], [0.0, -0.85, -0.53]], [1.5, 0.0, 0.65]
-)
+T_BASE_CAMERA = make_transform([[0.0, S, -C], [1.0, 0.0, 0.0], [0.0, -C, -S]], [1.5, 0.0, 0.65])
 
 
 class Moving:
