@@ -179,7 +179,7 @@ def _moving(
     moves = np.asarray(moving.any(axis=0))
     still = tracks.part(~moves)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
-    moves[moves] = within_budget(tracks.visible[:, moves], fixed[moves], config.robot.points)
+    moves[moves] = within_budget(tracks.part(moves), fixed[moves], config.robot)
     if not moves.any():
         return None
     tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]
