@@ -15,7 +15,7 @@ from mu0_core.benchmark import FRONT, WRIST
 from mu0_core.episode_writer import EpisodeOptions
 from mu0_sim.cameras import CameraFrame
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget, write_demonstration
-from mu0_sim.libero.drivers import ToolCommands
+from mu0_sim.libero.drivers import ToolCommands, panda_description
 from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
 from mu0_sim.robot_recorder import RobotRecording
 
@@ -91,4 +91,5 @@ class LiberoRecorder:
             command_q=commands[:, :-1],
             command_gripper=commands[:, -1],
             wrist=np.stack(self._wrist),
+            description=panda_description(),
         ).write(path)
