@@ -187,7 +187,7 @@ def _moving(
         tracks = replace(tracks, cluster=np.zeros_like(tracks.cluster))
     tracks, robot = split_entities(tracks, fixed, names, config.rigid)
     tracks = tracks.trimmed(fixed < 0)
-    rest = find_resting(still, frames, config.rest, follow, first=int(tracks.cluster.max()) + 1)
+    rest = find_resting(still, tracks, frames, config.rest, follow)
     moving = np.pad(moving, ((0, 0), (0, rest.n)))
     return joined(tracks, rest), moving, robot
 

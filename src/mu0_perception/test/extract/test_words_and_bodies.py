@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mu0_perception.extract.captions import (
 from mu0_perception.extract.entities import FeatureFinder, merged_patches
 from mu0_perception.extract.learned import WeightsError
 from mu0_perception.extract.recording import About, KnownEvent
+from mu0_perception.extract.rest import _chosen
 from mu0_perception.extract.rigid import RigidConfig, split_entities
 from mu0_perception.extract.robot_frames import RobotFrameConfig, astray, within_budget
 from mu0_perception.extract.sidecar import spans
@@ -283,3 +285,19 @@ def test_spans_of_sight():
 def test_words_have_at_most_three_texts():
     words = Words(instructions=("a", "b", "c"))
     assert RecordedWriter().merge([words, words]).instructions == ("a", "b", "c")
+
+
+def test_points_at_rest_are_those_near_what_moves():
+    xyz = np.concatenate(
+        [np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3)), np.full((9, 3), 4.0)]
+    )
+    candidates = moved(np.ones((3, 49), np.bool_))
+    candidates = replace(candidates, xyz_world=np.broadcast_to(xyz, (3, 49, 3)).copy())
+    moving = moved(np.ones((3, 2), np.bool_), np.array([0.1, 0.2]))
+    moving.xyz_world[1, 1] = np.nan
+    chosen = _chosen(candidates, moving, 8)
+    assert chosen.n == 8
+    assert np.linalg.norm(chosen.xyz_world[0], axis=-1).max() < 1.0
+    apart = np.linalg.norm(chosen.xyz_world[0][:, None] - chosen.xyz_world[0], axis=-1)
+    assert (apart + np.eye(8)).min() > 0.1
+    assert _chosen(candidates, moving, 0).n == 0
