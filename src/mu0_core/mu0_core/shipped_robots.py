@@ -23,9 +23,14 @@ def embodiment_file(robot: str) -> Path | None:
         return None
     if "/" in robot:
         return Path(robot)
-    folder = Path(get_package_share_directory("mu0_policy")) / "config" / "embodiments"
-    known = {path.stem: path for path in folder.glob("*.yaml")}
+    known = shipped_embodiments()
     if robot not in known:
         hint = "for one of your own give the path of its file, with a slash in it"
         raise ConfigError(f"{unknown_name_message('robot', robot, known)}; {hint}")
     return known[robot]
+
+
+def shipped_embodiments() -> dict[str, Path]:
+    """Return the files of the shipped robots by name."""
+    folder = Path(get_package_share_directory("mu0_policy")) / "config" / "embodiments"
+    return {path.stem: path for path in folder.glob("*.yaml")}

@@ -37,6 +37,7 @@ from mu0_policy.action_expert.model import ActionExpert
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.policy import ExpertPolicy
 from mu0_policy.camera_places import CameraPlace, Mount
+from mu0_policy.nodes import action_expert_node
 from mu0_policy.nodes.action_expert_node import ActionExpertNode
 
 pytestmark = pytest.mark.ros
@@ -193,7 +194,8 @@ class Graph:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=10 + os.getpid() % 80)
         self.expert = expert or Reaching(card)
-        monkeypatch.setattr(ExpertPolicy, "from_pretrained", lambda *a, **k: self.expert)
+        monkeypatch.setattr(action_expert_node, "load", lambda folder: self.expert)
+        monkeypatch.setattr(action_expert_node, "ExpertPolicy", lambda *a, **k: self.expert)
         values = {
             "embodiment_file": str(embodiment_file),
             "checkpoint": "expert/",

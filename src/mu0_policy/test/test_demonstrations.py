@@ -96,7 +96,7 @@ def test_what_does_not_fit_the_others_is_refused():
     for what in ("another order", "no side", "expected 30 Hz, got 10 Hz"):
         assert what in found
     cut = made(pictures={**made().pictures, "wrist": made().pictures["wrist"][:-1]})
-    assert "wrist: expected 12 pictures" in " ".join(faults(cut))
+    assert "wrist: expected 12, one for each moment, got 11" in " ".join(faults(cut))
 
 
 # ------------------------------------------------------------------------------------- LeRobot

@@ -154,7 +154,7 @@ def test_places_that_are_missing_are_asked_for():
 
 
 def test_unknown_depth_is_told_from_a_depth():
-    one, other = place_features(torch.tensor([[0.1, 0.2, 0.0], [0.1, 0.2, 0.3]]))
+    one, other = place_features(torch.tensor([[0.1, 0.2, torch.nan], [0.1, 0.2, 0.3]]))
     assert torch.equal(one[:22], other[:22])
     assert not one[22:].any()
     assert other[-1] == 1.0

@@ -36,6 +36,9 @@ def config(tmp_path, world_model, monkeypatch, made):
         cache=tmp_path / "cache",
         world_model=str(world_model),
         points="grid",
+        space="joint_deltas",
+        places="picture",
+        context_summary=2,
         grid=4,
         draws=1,
         chunk_size=4,
@@ -279,7 +282,7 @@ def test_where_cameras_were_is_on_the_card(config, made):
         for s, T in enumerate((near, far))
     ]
     facts = [training_start._facts(one, ("wrist",), "tiny") for one in shown]
-    card = training_start.make_card(config, facts)
+    card = training_start.make_card(config, facts, None)
     place = card.place("front")
     assert place.mount is Mount.BASE
     assert np.allclose(place.T_mount_camera[:3, 3], [0.93, 0.0, 0.5])
@@ -290,7 +293,7 @@ def test_where_cameras_were_is_on_the_card(config, made):
         card, 1000
     )
     facts[1] = training_start._facts(made(), ("wrist",), "tiny")
-    some = training_start.make_card(config, facts)
+    some = training_start.make_card(config, facts, None)
     assert some.place("front") is None  # one of them does not say
 
 
@@ -418,6 +421,8 @@ def test_the_command(config, capsys):
         config.world_model,
         "--points",
         "grid",
+        "--space",
+        "joint_deltas",
         "--grid",
         "4",
         "--draws",

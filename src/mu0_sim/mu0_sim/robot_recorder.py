@@ -1,7 +1,7 @@
 """Record what the robot did beside an episode: joints, commands, pictures of the wrist camera.
 
 Everything is taken at the instants of the episode's pictures. The folder `robot` of an episode
-holds `wrist.npy` (n, H, W, 3) uint8 and `states.npz`:
+holds `wrist.npy` (n, H, W, 3) uint8, `robot_description.urdf` and `states.npz`:
 
     robot, joints, gripper_joints   names
     gripper_open, gripper_closed    positions of the gripper's driving joint, rad or m
@@ -47,6 +47,7 @@ class RobotRecording:
         command_q: (n + 1, j) commanded, rad.
         command_gripper: (n + 1,) commanded, rad or m.
         wrist: (n, H, W, 3) uint8.
+        description: The robot's URDF.
         frames: Names of the robot's links.
         T_world_frame: (n, f, 4, 4) their poses, which follow from the joints.
     """
@@ -61,6 +62,7 @@ class RobotRecording:
     command_q: NDArray[np.float64]
     command_gripper: NDArray[np.float64]
     wrist: NDArray[np.uint8]
+    description: str
     frames: tuple[str, ...] = ()
     T_world_frame: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 4, 4)))
 
@@ -87,6 +89,7 @@ class RobotRecording:
             frames=self.frames,
             T_world_frame=self.T_world_frame,
         )
+        (partial / "robot_description.urdf").write_text(self.description, encoding="utf-8")
         partial.chmod(0o755)
         shutil.rmtree(episode / ROBOT_FOLDER, ignore_errors=True)
         os.rename(partial, episode / ROBOT_FOLDER)
@@ -137,6 +140,7 @@ class RobotRecorder:
             command_q=np.stack([command.q for command in commands]),
             command_gripper=np.array([command.gripper_position for command in commands]),
             wrist=np.stack(self._wrist),
+            description=simulation.robot_description(),
             frames=tuple(self._links[0]),
             T_world_frame=np.stack([np.stack([*links.values()]) for links in self._links]),
         ).write(episode)

@@ -179,7 +179,7 @@ def _moving(
     moves = np.asarray(moving.any(axis=0))
     still = tracks.part(~moves)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
-    moves[moves] = within_budget(tracks.visible[:, moves], fixed[moves], config.robot.points)
+    moves[moves] = within_budget(tracks.part(moves), fixed[moves], config.robot)
     if not moves.any():
         return None
     tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]
@@ -187,7 +187,7 @@ def _moving(
         tracks = replace(tracks, cluster=np.zeros_like(tracks.cluster))
     tracks, robot = split_entities(tracks, fixed, names, config.rigid)
     tracks = tracks.trimmed(fixed < 0)
-    rest = find_resting(still, frames, config.rest, follow, first=int(tracks.cluster.max()) + 1)
+    rest = find_resting(still, tracks, frames, config.rest, follow)
     moving = np.pad(moving, ((0, 0), (0, rest.n)))
     return joined(tracks, rest), moving, robot
 

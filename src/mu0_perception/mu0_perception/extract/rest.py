@@ -1,7 +1,8 @@
 """Own points at rest: a few that the pictures keep showing in their place, beside those that move.
 
-A model that never sees points at rest lets everything move. They have rows that say so, which
-readers that want moving points alone leave out, as the released one does.
+A model that never sees points at rest lets everything move, and one that sees them on far walls
+alone lets the table move. They have rows that say so, which readers that want moving points alone
+leave out, as the released one does.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
 from mu0_core.se3 import transform_points
@@ -20,7 +22,9 @@ from mu0_perception.selection import grid_points, picture_of, spread
 from mu0_perception.tracking import colour_at
 
 _GRIDS = 3  # pictures of a part whose background is looked at
-_GRID_CELLS = 10  # across a picture
+_GRID_CELLS = 20  # across a picture
+_NEAR = 4  # times as many as are kept are looked at, the nearest ones to what moves
+_SOME = 500  # places of what moves that tell what is near
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class RestConfig:
     """Say which points at rest are kept."""
 
     points: int = option(
-        32, description="Points at rest that are kept too, at most: half on things", low=0
+        48, description="Points at rest that are kept too, at most: half on things", low=0
     )
     seen_share: float = option(
         0.5, description="Share of pictures a point at rest is seen in", low=0.0, high=1.0
@@ -46,27 +50,28 @@ class RestConfig:
 
 def find_resting(
     still: Tracks,
+    moving: Tracks,
     frames: Sequence[RgbdFrame],
     config: RestConfig,
     follow: FollowConfig,
-    *,
-    first: int,
 ) -> Tracks:
-    """Return points that stay where they are; the background's have an entity of their own.
+    """Return points that stay where they are, near what moves.
 
     Args:
         still: Tracks that do not move, on things.
+        moving: Tracks that move; new entities are numbered after theirs, and the background is
+            one of its own.
         frames: The pictures.
         config: What counts as rest.
         follow: When a surface is a point's.
-        first: Number of the first entity.
     """
-    on_things = replace(still, xyz_world=_kept_in_place(still))
-    things = _chosen(on_things, frames, config.points // 2, config, follow)
+    first = int(moving.cluster.max()) + 1
+    confirmed = _confirmed(replace(still, xyz_world=_kept_in_place(still)), frames, config, follow)
+    things = _chosen(confirmed, moving, config.points // 2)
     entities, cluster = np.unique(things.cluster, return_inverse=True)
     things = replace(things, cluster=(first + cluster).astype(np.int32))
-    grids = _grids(frames, first + len(entities))
-    return joined(things, _chosen(grids, frames, config.points - things.n, config, follow))
+    background = _confirmed(_grids(frames, first + len(entities)), frames, config, follow)
+    return joined(things, _chosen(background, moving, config.points - things.n))
 
 
 def _kept_in_place(tracks: Tracks) -> NDArray[np.float64]:
@@ -105,22 +110,28 @@ def _grid(frames: Sequence[RgbdFrame], index: int, entity: int) -> Tracks:
     )
 
 
-def _chosen(
-    candidates: Tracks,
-    frames: Sequence[RgbdFrame],
-    n: int,
-    config: RestConfig,
-    follow: FollowConfig,
+def _confirmed(
+    candidates: Tracks, frames: Sequence[RgbdFrame], config: RestConfig, follow: FollowConfig
 ) -> Tracks:
-    """Return n of the candidates, which the pictures confirm, far from each other."""
-    if candidates.n == 0 or n == 0:
+    """Return the candidates that the pictures show in their place."""
+    if candidates.n == 0 or config.points == 0:
         return candidates.part(np.arange(0))
     sight = look(frames, candidates.xyz_world[0], candidates.colour, follow)
     rests = (sight.there.mean(axis=0) >= config.seen_share) & (
         sight.gone.mean(axis=0) <= config.gone_share
     )
-    confirmed = replace(candidates, visible=sight.there).part(np.flatnonzero(rests))
-    return confirmed.part(_apart(confirmed.xyz_world[0], n)) if confirmed.n else confirmed
+    return replace(candidates, visible=sight.there).part(np.flatnonzero(rests))
+
+
+def _chosen(candidates: Tracks, moving: Tracks, n: int) -> Tracks:
+    """Return n of the candidates: of those near what moves some that are far from each other."""
+    if candidates.n == 0:
+        return candidates
+    places = moving.xyz_world[np.isfinite(moving.xyz_world).all(axis=-1)]
+    some = places[:: max(len(places) // _SOME, 1)]
+    away_m, _ = cKDTree(some).query(candidates.xyz_world[0])
+    near = candidates.part(np.argsort(away_m, kind="stable")[: _NEAR * n])
+    return near.part(_apart(near.xyz_world[0], n))
 
 
 def _apart(xyz: NDArray[np.float64], n: int) -> NDArray[np.int64]:

@@ -4,9 +4,9 @@ No geometry is needed: a point belongs to the frame in which its track stands st
 its position is as exact as the robot's joints, also where the picture shows it badly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,13 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        96, description="Points on the robot that are kept, over all its frames, at most", low=0
+        72, description="Points on the robot that are kept, over all its frames, at most", low=0
+    )
+    points_per_frame: int = option(
+        4,
+        description="Points of each frame that come first; the others are those that travel "
+        "farthest, on hand and tool",
+        low=0,
     )
 
     def __post_init__(self) -> None:
@@ -107,35 +113,45 @@ def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.b
 
 
 def within_budget(
-    visible: NDArray[np.bool_], fixed: NDArray[np.int32], n: int
+    tracks: Tracks, fixed: NDArray[np.int32], config: RobotFrameConfig
 ) -> NDArray[np.bool_]:
-    """Say which points to keep so that n at most are on the robot, all its frames alike.
+    """Say which points (n,) to keep so that few enough are on the robot.
 
     A point on the robot exists in every picture, and whenever the camera looks for more, more
-    come: without a limit things would be few among them.
+    come: without a limit things would be few among them. Each frame gets some, the hand most.
 
     Args:
-        visible: (T, m) where points are seen.
-        fixed: (m,) robot frame each is fixed to, -1 = none.
-        n: Points on the robot.
+        tracks: Of all points.
+        fixed: (n,) robot frame each is fixed to, -1 = none.
+        config: How many.
     """
-    turns = [_by_sight(visible, np.flatnonzero(fixed == f)) for f in np.unique(fixed[fixed >= 0])]
-    in_turn = (point for round_ in zip_longest(*turns) for point in round_ if point is not None)
+    turns = [
+        _by_sight(tracks.visible, np.flatnonzero(fixed == f), config.points_per_frame)
+        for f in np.unique(fixed[fixed >= 0])
+    ]
+    first = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
+    rest = np.setdiff1d(np.flatnonzero(fixed >= 0), first)
+    travel_m = np.nansum(
+        np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
+    )
+    order = [*first, *rest[np.argsort(-travel_m, kind="stable")]]
     kept = fixed < 0
-    kept[list(islice(in_turn, n))] = True
+    kept[order[: config.points]] = True
     return kept
 
 
-def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64]) -> Iterator[int]:
-    """Yield points of a frame: each next one is seen most where those before it are seen least."""
+def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:
+    """Choose n points of a frame: each next one is seen most where those before it are not."""
     seen = visible[:, points].astype(np.float64)
-    times, left = np.zeros(len(visible)), np.ones(len(points), np.bool_)
-    while left.any():
+    times, order = np.zeros(len(visible)), []
+    left = np.ones(len(points), np.bool_)
+    while left.any() and len(order) < n:
         gain = np.where(left, (seen / (1.0 + times[:, None])).sum(axis=0), -1.0)
         best = int(gain.argmax())
-        yield int(points[best])
+        order.append(int(points[best]))
         left[best] = False
         times += seen[:, best]
+    return order
 
 
 def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], list[FloatArray]]:

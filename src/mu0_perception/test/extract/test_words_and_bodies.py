@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from mu0_perception.extract.captions import (
 from mu0_perception.extract.entities import FeatureFinder, merged_patches
 from mu0_perception.extract.learned import WeightsError
 from mu0_perception.extract.recording import About, KnownEvent
+from mu0_perception.extract.rest import _chosen
 from mu0_perception.extract.rigid import RigidConfig, split_entities
-from mu0_perception.extract.robot_frames import astray, within_budget
+from mu0_perception.extract.robot_frames import RobotFrameConfig, astray, within_budget
 from mu0_perception.extract.sidecar import spans
 from mu0_perception.extract.state import OutFolder
 from mu0_perception.extract.store import PictureFile
@@ -215,19 +217,51 @@ def test_a_recording_is_worked_on_once_at_a_time(tmp_path):
         pass
 
 
+def moved(visible, travel_m=None):
+    """Tracks that are seen in some pictures and move along x at their own speeds."""
+    steps, n = visible.shape
+    xyz = np.zeros((steps, n, 3))
+    xyz[..., 0] = np.linspace(0.0, 1.0, steps)[:, None] * (
+        np.zeros(n) if travel_m is None else travel_m
+    )
+    return Tracks(
+        xyz_world=xyz,
+        visible=visible,
+        cluster=np.zeros(n, np.int32),
+        born=np.zeros(n, np.int64),
+        colour=np.zeros((n, 3), np.float32),
+        group=np.full(n, -1, np.int32),
+    )
+
+
 @given(
     arrays(np.bool_, (6, 12)),
     arrays(np.int32, 12, elements=st.integers(-1, 3)),
     st.integers(0, 12),
+    st.integers(0, 4),
 )
-def test_points_on_the_robot_are_limited_and_all_its_frames_alike(visible, fixed, n):
-    kept = within_budget(visible, fixed, n)
+def test_points_on_the_robot_are_limited_and_each_frame_has_some(visible, fixed, n, each):
+    config = RobotFrameConfig(points=n, points_per_frame=each)
+    kept = within_budget(moved(visible), fixed, config)
     assert kept[fixed < 0].all()
     counts = np.array([kept[fixed == f].sum() for f in range(4)])
     have = np.array([(fixed == f).sum() for f in range(4)])
     assert counts.sum() == min(n, have.sum())
-    fewer = counts < have  # a frame with points left has at most one less than any other
-    assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+    first = np.minimum(have, each)
+    if first.sum() <= n:
+        assert (counts >= first).all()
+    else:  # a frame with points left has at most one less than any other
+        fewer = counts < first
+        assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+
+
+def test_what_travels_farthest_has_most_of_the_robots_points():
+    visible = np.ones((5, 9), np.bool_)
+    fixed = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1], np.int32)
+    travel_m = np.array([0.1, 0.1, 0.1, 0.1, 0.5, 0.6, 0.7, 0.8, 0.0])
+    config = RobotFrameConfig(points=4, points_per_frame=1)
+    kept = within_budget(moved(visible, travel_m), fixed, config)
+    assert np.flatnonzero(kept).tolist() == [0, 4, 6, 7, 8]
 
 
 def test_points_on_the_robot_that_follow_no_frame_are_astray():
@@ -239,7 +273,7 @@ def test_points_on_the_robot_that_follow_no_frame_are_astray():
 def test_what_is_kept_of_a_robot_frame_shows_it_in_every_picture():
     first, second = np.arange(10) < 6, np.arange(10) >= 6
     visible = np.column_stack([first, first, first, second])
-    kept = within_budget(visible, np.zeros(4, np.int32), 2)
+    kept = within_budget(moved(visible), np.zeros(4, np.int32), RobotFrameConfig(points=2))
     assert visible[:, kept].any(axis=1).all()
 
 
@@ -251,3 +285,19 @@ def test_spans_of_sight():
 def test_words_have_at_most_three_texts():
     words = Words(instructions=("a", "b", "c"))
     assert RecordedWriter().merge([words, words]).instructions == ("a", "b", "c")
+
+
+def test_points_at_rest_are_those_near_what_moves():
+    xyz = np.concatenate(
+        [np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3)), np.full((9, 3), 4.0)]
+    )
+    candidates = moved(np.ones((3, 49), np.bool_))
+    candidates = replace(candidates, xyz_world=np.broadcast_to(xyz, (3, 49, 3)).copy())
+    moving = moved(np.ones((3, 2), np.bool_), np.array([0.1, 0.2]))
+    moving.xyz_world[1, 1] = np.nan
+    chosen = _chosen(candidates, moving, 8)
+    assert chosen.n == 8
+    assert np.linalg.norm(chosen.xyz_world[0], axis=-1).max() < 1.0
+    apart = np.linalg.norm(chosen.xyz_world[0][:, None] - chosen.xyz_world[0], axis=-1)
+    assert (apart + np.eye(8)).min() > 0.1
+    assert _chosen(candidates, moving, 0).n == 0

@@ -52,7 +52,7 @@ class Translator:
 
     Args:
         space: Of the actions.
-        ik: Inverse kinematics of the tool; needed for tool deltas alone.
+        ik: Inverse kinematics of the tool; needed for tool deltas.
     """
 
     def __init__(self, space: ActionSpace, ik: DifferentialIK | None = None) -> None:
@@ -80,23 +80,36 @@ class Translator:
         turns = se3.log(poses).reshape(-1, 6)[:, 3:]
         return np.concatenate([poses[:, :3, 3], turns, commands[:, -1:]], axis=1)
 
-    def commands(self, actions: FloatArray, q: FloatArray) -> FloatArray:
+    def commands(
+        self, actions: FloatArray, q: FloatArray, known: FloatArray | None = None
+    ) -> FloatArray:
         """Turn actions (n, a) into commands (n, j + 1); the inverse of `actions`.
+
+        Args:
+            actions: The actions.
+            q: (j,) joints at the time of the picture, rad.
+            known: (d, j + 1) commands at the head that stand already; the others go on from them.
 
         Raises:
             TrajectoryError: A pose is out of reach.
         """
+        given = np.empty((0, len(q) + 1)) if known is None else known
+        rest = actions[len(given) :]
         if self.space is ActionSpace.JOINTS:
-            return actions.copy()
+            return np.concatenate([given, rest])
         if self.space is ActionSpace.JOINT_DELTAS:
-            return actions + np.append(q, 0.0)
+            return np.concatenate([given, rest + np.append(q, 0.0)])
+        return np.concatenate([given, self._solved(rest, q, given[-1, :-1] if len(given) else q)])
+
+    def _solved(self, actions: FloatArray, q: FloatArray, start: FloatArray) -> FloatArray:
+        """Find joints for motions (n, 7) of the tool that was at joints q, near a start."""
         assert self._ik is not None
         T_base_tool = self._forward(q)
         turns = np.zeros((len(actions), 6))
         turns[:, 3:] = actions[:, 3:6]
         poses = np.asarray(se3.exp(turns)).reshape(-1, 4, 4).copy()
         poses[:, :3, 3] = actions[:, :3]
-        rows, start = [], q
+        rows = []
         for pose in T_base_tool @ poses:
             found = self._ik.solve(start, pose)
             far = found.position_error_m > _REACHED_M or found.rotation_error_rad > _REACHED_RAD
@@ -108,7 +121,7 @@ class Translator:
                 )
             rows.append(found.q)
             start = found.q
-        return np.concatenate([np.stack(rows), actions[:, -1:]], axis=1)
+        return np.concatenate([np.reshape(rows, (-1, len(q))), actions[:, -1:]], axis=1)
 
     def _forward(self, q: FloatArray) -> FloatArray:
         assert self._ik is not None

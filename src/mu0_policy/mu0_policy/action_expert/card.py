@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
 from mu0_policy.camera_places import CameraPlace, Mount
 from mu0_policy.demonstrations.demonstration import FRONT
+
+
+class PlacesIn(StrEnum):
+    """Say where an expert is told that the points of trace features are."""
+
+    PICTURE = "picture"
+    """In the front camera's picture, with depth."""
+    TOOL = "tool"
+    """In the frame of the robot's tool."""
+
 
 CONFIG_FILE = "config.json"
 """Holds the card in a checkpoint's folder."""
@@ -31,6 +42,7 @@ class ExpertCard:
     rate_hz: float = option(description="Actions a second", unit="Hz", low=0.1, high=1000.0)
     features: str = option(description="What made the features: checkpoint, digest, settings")
     points: PointsFrom = option(PointsFrom.GRID, description="What trace features are of")
+    places: PlacesIn = option(PlacesIn.PICTURE, description="Where their points are told to be")
     cameras: tuple[str, ...] = option((), description="Cameras beside the world model's")
     picture_sizes: tuple[str, ...] = option(
         (), description="Of these in the demonstrations, as WIDTHxHEIGHT", unit="px"
@@ -56,7 +68,9 @@ class ExpertCard:
         (), description="Least position of each joint in the demonstrations", unit="rad"
     )
     joints_high: tuple[float, ...] = option((), description="Greatest, likewise", unit="rad")
-    tool_frame: str = option("", description="Tool whose motions the actions are, if they are")
+    tool_frame: str = option(
+        "", description="Tool whose motions the actions are, or that points are seen from"
+    )
     most_known: int = option(
         0, description="Actions that may be given at the head of a chunk", low=0
     )

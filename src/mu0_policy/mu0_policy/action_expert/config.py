@@ -57,6 +57,12 @@ class ActionExpertConfig:
         "0 as released",
         low=0,
     )
+    context_summary: int = option(
+        0,
+        description="Tokens that the context is summed up in before the decoder reads it; 0: "
+        "it reads all, as released",
+        low=0,
+    )
     cameras: tuple[str, ...] = option((), description="Names of the cameras with tokens")
     eyes: Eyes = option(Eyes.CONVOLUTIONS, description="What turns their pictures into tokens")
     eye_width: int = option(128, description="Width of the patch features", low=1)

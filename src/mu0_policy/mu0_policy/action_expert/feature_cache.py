@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mu0_core.errors import EpisodeError
 from mu0_policy.action_expert.eyes import small_picture
 from mu0_policy.action_expert.policy import FEATURES, PLACES
+from mu0_policy.camera_places import Mount
 from mu0_policy.demonstrations.demonstration import FRONT, Demonstration
 
 Extract = Callable[..., Mapping[str, NDArray[np.float16]]]
@@ -39,6 +40,7 @@ class Prepared:
         q: (n, j) rad.
         gripper: (n,) share.
         commands: (n, j + 1).
+        T_base_camera: (4, 4) pose of the front camera; None = not known, or not on the base.
     """
 
     features: Mapping[str, NDArray[np.float16]]
@@ -47,6 +49,7 @@ class Prepared:
     q: NDArray[np.float64]
     gripper: NDArray[np.float64]
     commands: NDArray[np.float64]
+    T_base_camera: NDArray[np.float64] | None
 
     def __len__(self) -> int:
         return len(self.q)
@@ -84,6 +87,8 @@ def prepare(
         }
     except (OSError, ValueError) as error:
         raise EpisodeError(f"{folder}: damaged; remove it, it is made again: {error}") from error
+    place = shown.camera_places.get(FRONT)
+    on_base = place is not None and place.mount is Mount.BASE
     return Prepared(
         features=features,
         n_points=n_points,
@@ -91,6 +96,7 @@ def prepare(
         q=shown.q,
         gripper=shown.gripper,
         commands=shown.commands,
+        T_base_camera=place.T_mount_camera if place is not None and on_base else None,
     )
 
 

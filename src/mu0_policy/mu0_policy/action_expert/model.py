@@ -36,8 +36,8 @@ class Observation:
             (B, C, P, P) for DINOv2.
         state: (B, state_dim).
         traces_valid: (B, K) bool; None = all.
-        places: (B, K, 3) where the points are: u and v in [-1, 1], depth in m, 0 = unknown; None
-            = not known.
+        places: (B, K, 3) where the points are, NaN = unknown: u and v in [-1, 1] and depth in m,
+            or xyz in the tool's frame, m; None = not known at all.
     """
 
     context: Tensor
@@ -110,6 +110,23 @@ class GatedMixer(nn.Module):
         return context + self.gate.sigmoid() * found * valid[..., None]
 
 
+class Summary(nn.Module):
+    """Sum up many tokens in a few, which learn what to look for."""
+
+    def __init__(self, n: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(n, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.ca = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Turn tokens (B, L, width) into (B, n, width)."""
+        tokens = self.norm(tokens)
+        queries = self.queries.to(tokens.dtype).expand(len(tokens), -1, -1)
+        found, _ = self.ca(queries, tokens, tokens, key_padding_mask=~valid, need_weights=False)
+        return queries + found
+
+
 class ActionDecoder(nn.Module):
     """Read an observation's tokens, and refine noisy actions among them."""
 
@@ -157,6 +174,10 @@ class ActionExpert(nn.Module):
         if config.context_places:
             places = torch.randn(config.context_places, config.decoder.width) * 0.02
             self.context_places = nn.Parameter(places)
+        self.summary = None
+        if config.context_summary:
+            decoder = config.decoder
+            self.summary = Summary(config.context_summary, decoder.width, decoder.heads)
         self.eyes = nn.ModuleDict()
         if config.eyes is Eyes.CONVOLUTIONS:
             eyes = {name: ConvolutionalEye(config.eye_width) for name in config.cameras}
@@ -177,18 +198,23 @@ class ActionExpert(nn.Module):
         """
         self._check(seen)
         decoder, batch = self.decoder, len(seen.state)
-        context, points = seen.context, list[Tensor]()
-        masks = [seen.context_valid, seen.language_valid]
+        context, points, points_valid = seen.context, list[Tensor](), list[Tensor]()
+        read = seen.context_valid
         if self.mixer is not None:
             found = self.mixer.tokens(seen.traces, seen.places)
             context = self.mixer(context, seen.context_valid, found, seen.traces_valid)
             if self.config.trace_tokens:
                 points = [decoder.read("points", found)]
-                every = seen.context_valid.new_ones(found.shape[:2])
-                masks.append(every if seen.traces_valid is None else seen.traces_valid)
+                every = read.new_ones(found.shape[:2])
+                points_valid = [every if seen.traces_valid is None else seen.traces_valid]
+        z = self._placed(decoder.read("z", context))
+        if self.summary is not None:
+            z = self.summary(z, read)
+            read = read.new_ones(z.shape[:2])
+        masks = [read, seen.language_valid, *points_valid]
         pictures = [self._camera(name, seen.cameras[name]) for name in self.config.cameras]
         parts = [
-            self._placed(decoder.read("z", context)),
+            z,
             decoder.read("lang", seen.language),
             *points,
             *(decoder.read("visual", tokens) for tokens in pictures),
@@ -340,15 +366,16 @@ def flow_loss(
 def place_features(places: Tensor) -> Tensor:
     """Turn places (..., 3) into numbers (..., 34) that tell them apart finely.
 
-    They are u, v and depth with sines and cosines of them, the shortest period an eighth of half
-    the picture, or of a metre; all of an unknown depth are 0, and the last says if it is known.
+    They are the three with sines and cosines of them, the shortest period an eighth of half the
+    picture, or of a metre; all of an unknown one are 0, and the last says if the third is known.
     """
-    known = (places[..., 2:] > 0.0).to(places.dtype)
+    known = places.isfinite()
+    places = places.masked_fill(~known, 0.0)
     scales = torch.pi * 2.0 ** torch.arange(_OCTAVES, device=places.device, dtype=places.dtype)
     angles = places[..., None] * scales
     waves = torch.cat([places[..., None], angles.sin(), angles.cos()], dim=-1)
-    waves = torch.cat([waves[..., :2, :], waves[..., 2:, :] * known[..., None]], dim=-2)
-    return torch.cat([waves.flatten(-2), known], dim=-1)
+    waves = waves * known[..., None]
+    return torch.cat([waves.flatten(-2), known[..., 2:].to(places.dtype)], dim=-1)
 
 
 def flow_time(uniform: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from mu0_policy.action_expert.actions import Translator
 from mu0_policy.action_expert.checkpoint import Checkpoint, load
 from mu0_policy.action_expert.eyes import picture_tensor, small_picture
 from mu0_policy.action_expert.model import Observation
+from mu0_policy.action_expert.places import placed, tool_view
+from mu0_policy.demonstrations.demonstration import FRONT
 
 FloatArray = NDArray[np.float64]
 PLACES = "places"
@@ -49,6 +51,7 @@ class ExpertPolicy:
         checkpoint: Checkpoint,
         *,
         ik: DifferentialIK | None = None,
+        T_base_camera: FloatArray | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = 0,
     ) -> None:
@@ -56,14 +59,23 @@ class ExpertPolicy:
 
         Args:
             checkpoint: The expert.
-            ik: Inverse kinematics of the tool; for tool deltas.
+            ik: Inverse kinematics of the tool; for tool deltas, and points seen from the tool.
+            T_base_camera: (4, 4) pose of the front camera; None: as in the demonstrations.
             device: Where it runs.
             seed: Of the noise, the same each time; None: another each time.
+
+        Raises:
+            ConfigError: Kinematics or the camera's place are needed and not known.
         """
         self.card = checkpoint.card
         self.expert = checkpoint.expert.to(device).eval()
         self.normaliser = checkpoint.normaliser
-        self._translator = Translator(checkpoint.card.space, ik)
+        self._translator = Translator(self.card.space, ik)
+        self._view = tool_view(self.card, ik)
+        place = self.card.place(FRONT)
+        if T_base_camera is None and place is not None:
+            T_base_camera = place.T_mount_camera
+        self._T_base_camera = np.eye(4) if T_base_camera is None else T_base_camera
         self._device, self._seed = torch.device(device), seed
 
     @classmethod
@@ -72,11 +84,12 @@ class ExpertPolicy:
         folder: str | Path,
         *,
         ik: DifferentialIK | None = None,
+        T_base_camera: FloatArray | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = 0,
     ) -> Self:
         """Load a checkpoint folder; raises a CheckpointError where it is missing or broken."""
-        return cls(load(folder), ik=ik, device=device, seed=seed)
+        return cls(load(folder), ik=ik, T_base_camera=T_base_camera, device=device, seed=seed)
 
     @property
     def chunk_size(self) -> int:
@@ -107,10 +120,7 @@ class ExpertPolicy:
         found = self.normaliser.action_back(actions[0].double().cpu()).numpy()
         if not np.isfinite(found).all():
             raise ShapeError("the expert's answer is no number; are the features finite?")
-        commands = self._translator.commands(found, moment.q)
-        if known is not None:
-            commands[: len(known)] = known
-        return commands
+        return self._translator.commands(found, moment.q, known)
 
     def warm_up(self, language_tokens: int = 8) -> None:
         """Ask once about nothing, since a first time is slow."""
@@ -141,7 +151,10 @@ class ExpertPolicy:
         state = torch.from_numpy(np.append(moment.q, moment.gripper)).float()
         if not bool(torch.isfinite(state).all()):
             raise ShapeError(f"joints: expected finite numbers, got {moment.q.tolist()}")
-        parts = {name: self._tensor(moment.features[name]) for name in needed}
+        features = dict(moment.features)
+        if PLACES in features:
+            features[PLACES] = placed(self._view, features[PLACES], moment.q, self._T_base_camera)
+        parts = {name: self._tensor(features[name]) for name in needed}
         return Observation(
             context=parts["context"],
             context_valid=_all_valid(parts["context"]),

@@ -19,16 +19,15 @@ import torch
 from tqdm import tqdm
 
 from mu0_core.config import add_arguments
-from mu0_core.embodiment import arm_model, load_embodiment
 from mu0_core.errors import Mu0Error
-from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert import checkpoint
-from mu0_policy.action_expert.actions import ActionSpace, Translator, action_names, state_names
+from mu0_policy.action_expert.actions import Translator, action_names, state_names
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, decoder_size
 from mu0_policy.action_expert.feature_cache import Prepared
 from mu0_policy.action_expert.frozen import FeatureConfig, FeatureExtractor, load_extractor
 from mu0_policy.action_expert.model import ActionExpert, flow_loss
+from mu0_policy.action_expert.places import ToolView, tool_view
 from mu0_policy.action_expert.training_config import ExpertTrainingConfig
 from mu0_policy.action_expert.training_data import (
     ExampleRules,
@@ -38,7 +37,13 @@ from mu0_policy.action_expert.training_data import (
     expert_batches,
     on_device,
 )
-from mu0_policy.action_expert.training_start import data_digest, load_all, make_card
+from mu0_policy.action_expert.training_start import (
+    body_of,
+    data_digest,
+    kinematics,
+    load_all,
+    make_card,
+)
 from mu0_policy.action_expert.training_store import BEST, LATEST, RunStore, begin_run, settings
 from mu0_world_model.training_average import MovingAverage
 from mu0_world_model.training_store import tolerant
@@ -88,10 +93,14 @@ class Trainer:
         extractor = _extractor(config, self.accelerator.device)
         with self.accelerator.main_process_first():  # it fills the cache
             shown, prepared = load_all(config, extractor)
-        self.data, self.held_out, self._translator = _split(config, prepared)
+        body = body_of(config, shown[0].robot)
+        self.card = make_card(config, shown, body)
+        ik = kinematics(self.card, body, shown[0].description)
+        self._translator = Translator(config.space, ik)
+        view = tool_view(self.card, ik)
+        self.data, self.held_out = _split(config, prepared, self._translator, view)
         torch.manual_seed(config.seed)
         expert = ActionExpert(_sizes(config, extractor, shown[0].joints, prepared[0]))
-        self.card = make_card(config, shown)
         digest = data_digest(shown[0].origin, prepared)
         self.store = RunStore(config.output, self.accelerator, digest)
         optimiser = torch.optim.AdamW(
@@ -275,17 +284,14 @@ def _extractor(config: ExpertTrainingConfig, device: torch.device) -> FeatureExt
 
 
 def _split(
-    config: ExpertTrainingConfig, prepared: list[Prepared]
-) -> tuple[ExpertDataset, ExpertDataset | None, Translator]:
+    config: ExpertTrainingConfig,
+    prepared: list[Prepared],
+    translator: Translator,
+    view: ToolView | None,
+) -> tuple[ExpertDataset, ExpertDataset | None]:
     """Hold some demonstrations out, by the seed."""
     order = np.random.default_rng(config.seed).permutation(len(prepared))
     n_held_out = int(np.ceil(config.held_out_share * len(prepared))) if len(prepared) > 1 else 0
-    ik = None
-    if config.space is ActionSpace.TOOL_DELTAS:
-        assert config.embodiment_file is not None
-        body = load_embodiment(config.embodiment_file)
-        ik = DifferentialIK(arm_model(body), body.tool_frame, q_nominal=np.array(body.arm.home_q))
-    translator = Translator(config.space, ik)
     rules = ExampleRules(
         chunk_size=config.chunk_size,
         most_known=config.most_known,
@@ -294,12 +300,12 @@ def _split(
         noises=config.noises,
         seed=config.seed,
     )
-    data = ExpertDataset([prepared[i] for i in order[n_held_out:]], translator, rules)
+    learned = [prepared[i] for i in order[n_held_out:]]
+    data = ExpertDataset(learned, translator, rules, view=view)
     if not n_held_out:
-        return data, None, translator
+        return data, None
     rest = [prepared[i] for i in order[:n_held_out]]
-    held_out = ExpertDataset(rest, translator, rules, data.normaliser).quiet()
-    return data, held_out, translator
+    return data, ExpertDataset(rest, translator, rules, data.normaliser, view).quiet()
 
 
 def _sizes(
@@ -318,6 +324,7 @@ def _sizes(
         trace_places=True,
         trace_tokens=True,
         context_places=context - language,  # what comes before the words
+        context_summary=config.context_summary,
         mixer_heads=math.gcd(width, 16),
         cameras=config.cameras,
         state_dim=len(state_names(joints)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from mu0_core.config import option, validate
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
+from mu0_policy.action_expert.card import PlacesIn
 from mu0_policy.action_expert.config import SIZES
 from mu0_policy.demonstrations.reading import SourceConfig
 
@@ -28,8 +29,14 @@ class ExpertTrainingConfig(SourceConfig):
     )
     cache: Path | None = option(None, description="Folder of features; none: in the output")
     cameras: tuple[str, ...] = option(("wrist",), description="Cameras beside the front one")
-    space: ActionSpace = option(ActionSpace.JOINT_DELTAS, description="What the actions are")
+    space: ActionSpace = option(ActionSpace.TOOL_DELTAS, description="What the actions are")
+    places: PlacesIn = option(
+        PlacesIn.TOOL, description="Where tracked points are told to be; tool needs depth"
+    )
     size: str = option("small", description=f"Of the decoder: {', '.join(SIZES)}")
+    context_summary: int = option(
+        16, description="Tokens that the context is summed up in, 0: all of it is read", low=0
+    )
     use_traces: bool = option(True, description="Whether trace features are read")
     points: PointsFrom = option(
         PointsFrom.KEYPOINTS,
@@ -87,7 +94,4 @@ class ExpertTrainingConfig(SourceConfig):
             else f"most_known: expected fewer than chunk_size = {self.chunk_size}, got "
             f"{self.most_known}",
             f"pool: expected a divisor of grid = {self.grid}" if self.grid % self.pool else None,
-            "embodiment_file: needed for tool_deltas; it names the tool"
-            if self.space is ActionSpace.TOOL_DELTAS and self.embodiment_file is None
-            else None,
         )

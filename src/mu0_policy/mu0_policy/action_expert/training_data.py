@@ -20,6 +20,8 @@ from mu0_policy.action_expert.eyes import picture_tensor
 from mu0_policy.action_expert.feature_cache import Prepared
 from mu0_policy.action_expert.model import Observation, flow_time
 from mu0_policy.action_expert.normaliser import Normaliser
+from mu0_policy.action_expert.places import ToolView, placed
+from mu0_policy.action_expert.policy import PLACES
 from mu0_world_model.training_data import Key, own_part, step_keys
 
 
@@ -65,8 +67,10 @@ class ExpertDataset(Dataset[dict[str, Any]]):
         translator: Translator,
         rules: ExampleRules,
         normaliser: Normaliser | None = None,
+        view: ToolView | None = None,
     ) -> None:
         self.prepared, self._translator, self.rules = list(prepared), translator, rules
+        self._view = view
         self._moments = [(d, i) for d, one in enumerate(self.prepared) for i in range(len(one))]
         self.normaliser = self._measured() if normaliser is None else normaliser
 
@@ -104,7 +108,7 @@ class ExpertDataset(Dataset[dict[str, Any]]):
             pictures[name] = _shifted(picture, rules.shift_px, rng)
         features = {
             name: torch.from_numpy(np.asarray(rows, np.float32))
-            for name, rows in one.features_at(i).items()
+            for name, rows in self._features(one, i).items()
         }
         return {
             **features,
@@ -120,7 +124,14 @@ class ExpertDataset(Dataset[dict[str, Any]]):
     def quiet(self) -> "ExpertDataset":
         """Return the same examples without shifted pictures and known actions, one noise each."""
         rules = replace(self.rules, shift_px=0, most_known=0, noises=1)
-        return ExpertDataset(self.prepared, self._translator, rules, self.normaliser)
+        return ExpertDataset(self.prepared, self._translator, rules, self.normaliser, self._view)
+
+    def _features(self, one: Prepared, moment: int) -> dict[str, NDArray[Any]]:
+        """Return the features of a moment by name, places as the expert is told them."""
+        features: dict[str, NDArray[Any]] = {**one.features_at(moment)}
+        T_base_camera = np.eye(4) if one.T_base_camera is None else one.T_base_camera
+        features[PLACES] = placed(self._view, features[PLACES], one.q[moment], T_base_camera)
+        return features
 
     def _measured(self) -> Normaliser:
         """Measure statistics on all moments."""

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mu0_core.embodiment import Embodiment, load_embodiment
+from mu0_core.embodiment import Embodiment, arm_model, load_embodiment
 from mu0_core.errors import EpisodeError
+from mu0_core.kinematics import DifferentialIK
+from mu0_core.shipped_robots import shipped_embodiments
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
-from mu0_policy.action_expert.card import ExpertCard, place_fields
+from mu0_policy.action_expert.card import ExpertCard, PlacesIn, place_fields
 from mu0_policy.action_expert.feature_cache import Prepared, prepare
 from mu0_policy.action_expert.frozen import FeatureExtractor
 from mu0_policy.action_expert.readiness import focal_length_fault, shape_fault
@@ -36,6 +38,7 @@ class Facts:
         sizes: Width and height of pictures by camera, px.
         focal_lengths: By camera, over the pictures' height; 0 = not known.
         places: By camera, None = not known.
+        description: The robot's URDF; empty = not told.
         q_low: (j,) least position of each joint, rad.
         q_high: Likewise the greatest.
     """
@@ -49,6 +52,7 @@ class Facts:
     sizes: Mapping[str, tuple[int, int]]
     focal_lengths: Mapping[str, float]
     places: Mapping[str, CameraPlace | None]
+    description: str
     q_low: NDArray[np.float64]
     q_high: NDArray[np.float64]
 
@@ -98,13 +102,34 @@ def load_all(
     return shown, prepared
 
 
-def make_card(config: ExpertTrainingConfig, shown: Sequence[Facts]) -> ExpertCard:
+def body_of(config: ExpertTrainingConfig, robot: str) -> Embodiment | None:
+    """Load a robot's embodiment: the file that is named, or the shipped one; None = neither."""
+    if config.embodiment_file is not None:
+        return load_embodiment(config.embodiment_file)
+    shipped = shipped_embodiments().get(robot)
+    return None if shipped is None else load_embodiment(shipped)
+
+
+def kinematics(card: ExpertCard, body: Embodiment | None, urdf: str) -> DifferentialIK | None:
+    """Return the kinematics of the tool, where an expert needs them and the robot is known.
+
+    Raises:
+        ConfigError: Its embodiment takes the description from recordings, and none came.
+    """
+    if body is None or not card.tool_frame:
+        return None
+    home = np.array(body.arm.home_q)
+    return DifferentialIK(arm_model(body, urdf or None), body.tool_frame, q_nominal=home)
+
+
+def make_card(
+    config: ExpertTrainingConfig, shown: Sequence[Facts], body: Embodiment | None
+) -> ExpertCard:
     """Say what an expert that is trained on these demonstrations is for."""
     first, cameras = shown[0], (FRONT, *config.cameras)
     front, *sizes = ("{}x{}".format(*first.sizes[camera]) for camera in cameras)
-    tool_frame = ""
-    if config.space is ActionSpace.TOOL_DELTAS and config.embodiment_file is not None:
-        tool_frame = load_embodiment(config.embodiment_file).tool_frame
+    places = config.places if config.points is PointsFrom.KEYPOINTS else PlacesIn.PICTURE
+    of_tool = config.space is ActionSpace.TOOL_DELTAS or places is PlacesIn.TOOL
     return ExpertCard(
         robot=first.robot,
         joints=first.joints,
@@ -113,6 +138,7 @@ def make_card(config: ExpertTrainingConfig, shown: Sequence[Facts]) -> ExpertCar
         rate_hz=first.rate_hz,
         features=first.origin,
         points=config.points,
+        places=places,
         cameras=config.cameras,
         picture_sizes=tuple(sizes),
         front_size=front,
@@ -120,7 +146,7 @@ def make_card(config: ExpertTrainingConfig, shown: Sequence[Facts]) -> ExpertCar
         **place_fields([middle([one.places[camera] for one in shown]) for camera in cameras]),
         joints_low=tuple(np.min([one.q_low for one in shown], axis=0).round(4).tolist()),
         joints_high=tuple(np.max([one.q_high for one in shown], axis=0).round(4).tolist()),
-        tool_frame=tool_frame,
+        tool_frame=body.tool_frame if of_tool and body is not None else "",
         most_known=config.most_known,
         instructions=tuple(sorted({one.instruction for one in shown})),
         demonstrations=len(shown),
@@ -148,6 +174,7 @@ def _facts(one: Demonstration, cameras: tuple[str, ...], origin: str) -> Facts:
         sizes={camera: one.picture_size(camera) for camera in names},
         focal_lengths={camera: one.focal_lengths.get(camera, 0.0) for camera in names},
         places={camera: one.camera_places.get(camera) for camera in names},
+        description=one.robot_description,
         q_low=one.q.min(axis=0),
         q_high=one.q.max(axis=0),
     )

@@ -32,6 +32,7 @@ DEFAULT_DEPTH = "/camera/aligned_depth_to_color/image_raw"
 _INSTRUCTION = "/mu0/instruction"
 _JOINTS = "/joint_states"
 _KEYPOINTS = "/mu0/keypoints"
+_DESCRIPTION = "/robot_description"
 _STATIC = "/tf_static"
 _DEPTH_FORMATS: dict[str, tuple[np.dtype[Any], float]] = {
     "16UC1": (np.dtype("<u2"), 1e-3),
@@ -138,7 +139,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     images = {camera: _absolute(topic) for camera, topic in options.topics.items()}
     infos = {camera: f"{topic.rpartition('/')[0]}/camera_info" for camera, topic in images.items()}
     depth = _absolute(options.depth)
-    optional = {_INSTRUCTION, _STATIC, _KEYPOINTS, depth, *infos.values()}
+    optional = {_INSTRUCTION, _STATIC, _KEYPOINTS, _DESCRIPTION, depth, *infos.values()}
     wanted = {*topics, *commands.values(), *optional}
     found: dict[str, list[tuple[float, Any]]] = {topic: [] for topic in wanted}
     connections = [c for c in reader.connections if c.topic in wanted]
@@ -171,6 +172,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     goals = gripper_goals((hand - opened) / (closed - opened))
     said = [m.data for _, m in found[_INSTRUCTION] if m.data]
     frames = StaticFrames((m for _, m in found[_STATIC]), f"{path}, {_STATIC}")
+    described = [m.data for _, m in found[_DESCRIPTION]]
     places = {
         camera: frames.place(found[topic][0][1].header.frame_id, body.base_frame, body.tool_frame)
         for camera, topic in images.items()
@@ -201,6 +203,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
             stamps[_KEYPOINTS],
             [stamps[images[FRONT]][i] for i in chosen[images[FRONT]]],
         ),
+        robot_description=described[-1] if described else "",
     )
 
 

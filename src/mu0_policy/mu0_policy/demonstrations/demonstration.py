@@ -60,6 +60,7 @@ class Demonstration:
         camera_places: By camera, where it is fixed; where the source says it.
         keypoints: Of each moment, (n, 3) px, px, m in the front camera's picture, NaN depth =
             unknown; None where the source has none.
+        robot_description: The robot's URDF; empty where the source has none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Demonstration:
     focal_lengths: Mapping[str, float] = field(default_factory=dict)
     camera_places: Mapping[str, CameraPlace] = field(default_factory=dict)
     keypoints: Sequence[NDArray[np.floating]] | None = None
+    robot_description: str = ""
 
     def __len__(self) -> int:
         return len(self.q)

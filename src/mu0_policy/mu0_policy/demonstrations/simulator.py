@@ -31,6 +31,7 @@ def read_simulated(path: Path) -> Demonstration:
     """
     episode, folder = read_episode(path), path / ROBOT_FOLDER
     try:
+        urdf = folder / "robot_description.urdf"
         wrist = np.load(folder / "wrist.npy", mmap_mode="r")
         with np.load(folder / "states.npz") as file:
             states = dict(file)
@@ -66,6 +67,7 @@ def read_simulated(path: Path) -> Demonstration:
                 if name in states
             },
             keypoints=read_keypoints(path),
+            robot_description=urdf.read_text(encoding="utf-8") if urdf.is_file() else "",
         )
     except (OSError, ValueError, KeyError) as error:
         raise EpisodeError(f"{folder}: no recording of a robot: {error}") from error

@@ -11,10 +11,12 @@ from mu0_core.embodiment import Embodiment, arm_limits
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.ros.lifecycle import spin
 from mu0_policy.action_expert.asking import Asking
+from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
 from mu0_policy.action_expert.policy import ExpertPolicy
 from mu0_policy.action_expert.readiness import Timing, check_card, check_seen, not_compared
 from mu0_policy.core import PolicyCore
+from mu0_policy.demonstrations.demonstration import FRONT
 from mu0_policy.nodes.expert_input import ExpertInput
 from mu0_policy.nodes.expert_look import look
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
@@ -74,12 +76,9 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         ik = DifferentialIK(
             model, embodiment.tool_frame, q_nominal=np.array(embodiment.arm.home_q)
         )
-        seed = None if config.seed < 0 else config.seed
-        policy = ExpertPolicy.from_pretrained(
-            config.checkpoint, ik=ik, device=config.device, seed=seed
-        )
-        self._card = card = policy.card
-        check_card(card, embodiment, arm_limits(embodiment, model), policy.normaliser)
+        loaded = load(config.checkpoint)
+        self._card = card = loaded.card
+        check_card(card, embodiment, arm_limits(embodiment, model), loaded.normaliser)
         self._topics = self._camera_topics()
         states, cameras = look(self, self._topics, card, embodiment, config.ready_timeout_s)
         timing = Timing(
@@ -90,6 +89,13 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         check_seen(card, states, cameras, timing)
         if unknown := not_compared(card, cameras):
             self.get_logger().warning(f"not compared with the training: {'; '.join(unknown)}")
+        policy = ExpertPolicy(
+            loaded,
+            ik=ik,
+            T_base_camera=cameras[FRONT].T_mount_camera if FRONT in cameras else None,
+            device=config.device,
+            seed=None if config.seed < 0 else config.seed,
+        )
         self._asking = Asking(policy, delay_s=config.added_delay_s)
         seconds = self._asking.warm_up()
         self.get_logger().info(

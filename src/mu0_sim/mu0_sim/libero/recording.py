@@ -99,6 +99,7 @@ class LiberoRecorder:
             command_q=commands[:, :-1],
             command_gripper=commands[:, -1],
             wrist=np.stack(self._wrist),
+            description=panda_description(),
             frames=self._links,
             T_world_frame=np.stack(self._link_poses),
         ).write(path)
