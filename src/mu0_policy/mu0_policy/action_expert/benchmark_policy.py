@@ -23,6 +23,7 @@ from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
+from mu0_policy.action_expert.card import PlacesIn
 from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.feature_cache import Extract
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
@@ -143,7 +144,8 @@ def make(settings: PolicySettings) -> BenchmarkPolicy:
     if checkpoint.card.points is PointsFrom.KEYPOINTS:
         tracker = load_keypoint_tracker(settings)
     ik = None
-    if checkpoint.card.space is ActionSpace.TOOL_DELTAS:
+    by_tool = checkpoint.card.places is PlacesIn.TOOL
+    if by_tool or checkpoint.card.space is ActionSpace.TOOL_DELTAS:
         locked = dict.fromkeys(checkpoint.card.gripper_joints, 0.0)
         model = RobotModel.from_urdf(settings.robot_description, locked=locked)
         ik = DifferentialIK(model, settings.tool_frame)
