@@ -99,6 +99,7 @@ class Reaching:
     """Stand in for an expert: a few hundredths of a radian a step towards a goal, then close."""
 
     normaliser = replace(STATISTICS, action_mean=(*HOME, 0.0))
+    chunk_size = 16
 
     def __init__(self, card):
         self.card, self.moments = card, []

@@ -4,14 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from mu0_core import se3
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, ShapeError
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert.actions import ActionSpace, Translator
 from mu0_policy.action_expert.card import ExpertCard, PlacesIn, place_fields
+from mu0_policy.action_expert.checkpoint import Checkpoint
+from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
+from mu0_policy.action_expert.model import ActionExpert
+from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.places import ToolView, placed, tool_view
+from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.camera_places import CameraPlace, Mount
 
 Q = np.array([0.9, -1.4, 0.6])
@@ -87,3 +93,52 @@ def test_new_commands_go_on_from_those_that_stand(model):
     assert np.array_equal(found[:2], known)
     assert np.abs(found[2:] - commands[2:]).max() < 5e-3
     assert translator.commands(actions[:2], Q, known).shape == (2, 4)
+
+
+def test_an_expert_that_sees_from_the_tool_is_told_where_the_camera_is(model):
+    """Where the camera stands makes no difference, if it is told."""
+    xyz_base = se3.transform_points(
+        model.forward(Q, "tool0"), np.array([[0.02, -0.05, 0.1], [0.1, 0.2, -0.1]])
+    )
+    policy = ExpertPolicy(_checkpoint(), ik=DifferentialIK(model, "tool0"))
+    policy.warm_up()
+    found = []
+    for T in (T_BASE_CAMERA, se3.make_transform(np.eye(3), [0.5, 0.0, -1.0])):
+        moment = Moment(
+            features={
+                "context": np.ones((3, 16)),
+                "traces": np.ones((2, 24)),
+                "places": pictured(xyz_base, T),
+                "language": np.ones((2, 16)),
+            },
+            pictures={},
+            q=Q,
+            gripper=0.0,
+            T_base_camera=T,
+        )
+        found.append(policy.commands(moment))
+    assert np.abs(found[0] - found[1]).max() < 1e-4
+    with pytest.raises(ShapeError, match="T_base_camera: expected the front camera's pose"):
+        policy.commands(replace(moment, T_base_camera=None))
+
+
+def _checkpoint():
+    torch.manual_seed(0)
+    config = ActionExpertConfig(
+        context_width=16,
+        trace_width=24,
+        mixer_heads=4,
+        trace_places=True,
+        trace_tokens=True,
+        context_summary=2,
+        state_dim=4,
+        action_dim=4,
+        chunk_size=6,
+        decoder=DecoderConfig(width=16, layers=1, mlp=24, heads=2, kv_heads=1, head_dim=8),
+    )
+    ones = (1.0,) * 4
+    normaliser = Normaliser(
+        state_mean=(0.0,) * 4, state_std=ones, action_mean=(0.0,) * 4, action_std=ones
+    )
+    card = replace(CARD, space=ActionSpace.JOINT_DELTAS)
+    return Checkpoint(expert=ActionExpert(config).eval(), normaliser=normaliser, card=card)

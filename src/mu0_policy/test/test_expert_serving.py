@@ -213,6 +213,20 @@ def test_warm_up_does_not_count_as_latency():
     asking.close()
 
 
+def test_an_expert_is_asked_again_when_enough_of_its_chunk_was_executed():
+    asking = Asking(Reaching(reach), executed_share=0.5)  # of 1.6 s
+    assert asking.due(1.0, 0.1)  # nothing is being executed
+    asking.ask(1.0, 1.0, 1.2, 0.1, lambda times: np.zeros((len(times), 4)))
+    answer = None
+    while answer is None:
+        answer = asking.take(1.5)  # 0.3 s later
+    assert not asking.due(1.39, 0.1)
+    assert asking.due(1.41, 0.1)  # takes over 0.8 s after the picture
+    asking.forget()
+    assert asking.due(1.39, 0.1)
+    asking.close()
+
+
 def test_joints_of_a_moment_are_never_later(core):
     core, _ = core
     for t in (1.0, 1.1, 1.2):

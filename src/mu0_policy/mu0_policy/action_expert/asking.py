@@ -19,6 +19,9 @@ from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 
 FloatArray = NDArray[np.float64]
 
+EXECUTED_SHARE = 0.65
+"""Of a chunk, before the next one takes over. With less, a pause that demonstrations make, such as
+that before a lift, begins anew with every chunk and never ends."""
 _N_LATENCIES = 5
 _SAME_TIME_S = 1e-6
 
@@ -54,15 +57,24 @@ class Asking:
 
     Args:
         policy: The expert.
+        executed_share: How much of a chunk is executed, at least, before the next one takes over.
         delay_s: Artificial delay of every answer, to see what it does.
     """
 
-    def __init__(self, policy: ExpertPolicy, *, delay_s: float = 0.0) -> None:
-        self._policy, self._delay_s = policy, delay_s
+    def __init__(
+        self,
+        policy: ExpertPolicy,
+        *,
+        executed_share: float = EXECUTED_SHARE,
+        delay_s: float = 0.0,
+    ) -> None:
+        self._policy, self._share, self._delay_s = policy, executed_share, delay_s
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="action_expert")
         self._running: Future[FloatArray] | None = None
-        self._asked: tuple[float, int] = (0.0, 0)
+        self._asked: tuple[float, float, int] = (0.0, 0.0, 0)
         self._latencies: deque[float] = deque(maxlen=_N_LATENCIES)
+        self._durations: deque[float] = deque(maxlen=_N_LATENCIES)
+        self._newest_s: float | None = None
 
     @property
     def busy(self) -> bool:
@@ -73,6 +85,19 @@ class Asking:
     def expected_latency_s(self) -> float:
         """How long after a picture its answer comes: the longest of the last few."""
         return max(self._latencies, default=1.0 / self._policy.card.rate_hz)
+
+    def due(self, now_s: float, lead_s: float) -> bool:
+        """Say whether to ask: the answer will take over when enough of its chunk was executed.
+
+        Args:
+            now_s: Now, on the clock of the pictures.
+            lead_s: Time that a chunk has to reach the controller.
+        """
+        if self._newest_s is None:
+            return True
+        chunk_s = self._policy.chunk_size / self._policy.card.rate_hz
+        takes_over_s = now_s + max(self._durations, default=0.0) + lead_s
+        return takes_over_s >= self._newest_s + self._share * chunk_s
 
     def warm_up(self) -> float:
         """Ask once about nothing; return how long it took, s. It does not count as latency."""
@@ -99,7 +124,7 @@ class Asking:
         known = None
         if n_known:
             known = commanded(stamp_s + period_s * np.arange(1.0, n_known + 1.0))
-        self._asked = (stamp_s, n_known)
+        self._asked = (stamp_s, now_s, n_known)
         self._running = self._pool.submit(self._answer, moment, known)
 
     def take(self, now_s: float) -> Answer | None:
@@ -113,8 +138,10 @@ class Asking:
             return None
         self._running = None
         commands = running.result()
-        stamp_s, n_known = self._asked
+        stamp_s, asked_s, n_known = self._asked
         self._latencies.append(max(0.0, now_s - stamp_s))
+        self._durations.append(max(0.0, now_s - asked_s))
+        self._newest_s = stamp_s
         times_s = stamp_s + np.arange(1, len(commands) + 1) / self._policy.card.rate_hz
         return Answer(
             stamp_s=stamp_s,
@@ -128,8 +155,9 @@ class Asking:
         """Drop the answer that is still to come."""
         if self._running is not None and not self._running.cancel():
             self._running.exception()  # wait, so that the next one is not behind it
-        self._running = None
+        self._running, self._newest_s = None, None
         self._latencies.clear()
+        self._durations.clear()
 
     def close(self) -> None:
         """End the thread."""

@@ -23,6 +23,7 @@ from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
+from mu0_policy.action_expert.asking import EXECUTED_SHARE
 from mu0_policy.action_expert.card import PlacesIn
 from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.feature_cache import Extract
@@ -93,8 +94,10 @@ class BenchmarkPolicy:
                 pictures=observation.pictures,
                 q=observation.q,
                 gripper=observation.gripper,
+                T_base_camera=observation.T_base_camera,
             )
-            self._due.extend(self._expert.commands(moment)[: (self._expert.chunk_size + 1) // 2])
+            n = max(round(EXECUTED_SHARE * self._expert.chunk_size), 1)
+            self._due.extend(self._expert.commands(moment)[:n])
         return self._due.popleft()
 
     def _check(self, observation: Observation) -> None:

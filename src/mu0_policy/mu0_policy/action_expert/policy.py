@@ -17,7 +17,6 @@ from mu0_policy.action_expert.checkpoint import Checkpoint, load
 from mu0_policy.action_expert.eyes import picture_tensor, small_picture
 from mu0_policy.action_expert.model import Observation
 from mu0_policy.action_expert.places import placed, tool_view
-from mu0_policy.demonstrations.demonstration import FRONT
 
 FloatArray = NDArray[np.float64]
 PLACES = "places"
@@ -35,12 +34,15 @@ class Moment:
         pictures: By camera, (H, W, 3) uint8 RGB.
         q: (j,) measured joints, rad.
         gripper: Measured place of the fingers, 0 = open, 1 = closed.
+        T_base_camera: (4, 4) pose of the front camera at that time; needed by an expert that sees
+            points from the tool.
     """
 
     features: Mapping[str, NDArray[np.floating]]
     pictures: Mapping[str, NDArray[np.uint8]]
     q: FloatArray
     gripper: float
+    T_base_camera: FloatArray | None = None
 
 
 class ExpertPolicy:
@@ -51,7 +53,6 @@ class ExpertPolicy:
         checkpoint: Checkpoint,
         *,
         ik: DifferentialIK | None = None,
-        T_base_camera: FloatArray | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = 0,
     ) -> None:
@@ -60,22 +61,17 @@ class ExpertPolicy:
         Args:
             checkpoint: The expert.
             ik: Inverse kinematics of the tool; for tool deltas, and points seen from the tool.
-            T_base_camera: (4, 4) pose of the front camera; None: as in the demonstrations.
             device: Where it runs.
             seed: Of the noise, the same each time; None: another each time.
 
         Raises:
-            ConfigError: Kinematics or the camera's place are needed and not known.
+            ConfigError: Kinematics or the camera's lens are needed and not known.
         """
         self.card = checkpoint.card
         self.expert = checkpoint.expert.to(device).eval()
         self.normaliser = checkpoint.normaliser
         self._translator = Translator(self.card.space, ik)
         self._view = tool_view(self.card, ik)
-        place = self.card.place(FRONT)
-        if T_base_camera is None and place is not None:
-            T_base_camera = place.T_mount_camera
-        self._T_base_camera = np.eye(4) if T_base_camera is None else T_base_camera
         self._device, self._seed = torch.device(device), seed
 
     @classmethod
@@ -84,12 +80,11 @@ class ExpertPolicy:
         folder: str | Path,
         *,
         ik: DifferentialIK | None = None,
-        T_base_camera: FloatArray | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = 0,
     ) -> Self:
         """Load a checkpoint folder; raises a CheckpointError where it is missing or broken."""
-        return cls(load(folder), ik=ik, T_base_camera=T_base_camera, device=device, seed=seed)
+        return cls(load(folder), ik=ik, device=device, seed=seed)
 
     @property
     def chunk_size(self) -> int:
@@ -139,6 +134,7 @@ class ExpertPolicy:
             pictures=dict.fromkeys(config.cameras, blank),
             q=np.array(self.normaliser.state_mean[:n]),
             gripper=0.0,
+            T_base_camera=np.eye(4),
         )
         self.expert.sample(self._seen(seen), self._noise())
 
@@ -153,7 +149,10 @@ class ExpertPolicy:
             raise ShapeError(f"joints: expected finite numbers, got {moment.q.tolist()}")
         features = dict(moment.features)
         if PLACES in features:
-            features[PLACES] = placed(self._view, features[PLACES], moment.q, self._T_base_camera)
+            T_base_camera = np.eye(4) if self._view is None else moment.T_base_camera
+            if T_base_camera is None:
+                raise ShapeError("T_base_camera: expected the front camera's pose, got none")
+            features[PLACES] = placed(self._view, features[PLACES], moment.q, T_base_camera)
         parts = {name: self._tensor(features[name]) for name in needed}
         return Observation(
             context=parts["context"],

@@ -10,13 +10,12 @@ from mu0_core.config import option, validate
 from mu0_core.embodiment import Embodiment, arm_limits
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.ros.lifecycle import spin
-from mu0_policy.action_expert.asking import Asking
+from mu0_policy.action_expert.asking import EXECUTED_SHARE, Asking
 from mu0_policy.action_expert.checkpoint import load
 from mu0_policy.action_expert.follower import ActingConfig, ExpertFollower
 from mu0_policy.action_expert.policy import ExpertPolicy
 from mu0_policy.action_expert.readiness import Timing, check_card, check_seen, not_compared
 from mu0_policy.core import PolicyCore
-from mu0_policy.demonstrations.demonstration import FRONT
 from mu0_policy.nodes.expert_input import ExpertInput
 from mu0_policy.nodes.expert_look import look
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
@@ -39,6 +38,13 @@ class ActionExpertConfig(PolicyNodeConfig):
     )
     seed: int = option(
         0, description="Of the noise: the same each time; -1: another", low=-1, read_only=True
+    )
+    executed_share: float = option(
+        EXECUTED_SHARE,
+        description="Share of a chunk that is executed before the next one takes over, at least",
+        low=0.0,
+        high=0.9,
+        read_only=True,
     )
     added_delay_s: float = option(
         0.0,
@@ -92,11 +98,12 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         policy = ExpertPolicy(
             loaded,
             ik=ik,
-            T_base_camera=cameras[FRONT].T_mount_camera if FRONT in cameras else None,
             device=config.device,
             seed=None if config.seed < 0 else config.seed,
         )
-        self._asking = Asking(policy, delay_s=config.added_delay_s)
+        self._asking = Asking(
+            policy, executed_share=config.executed_share, delay_s=config.added_delay_s
+        )
         seconds = self._asking.warm_up()
         self.get_logger().info(
             f"action expert {config.checkpoint} of {card.features}; a first answer took "
@@ -116,6 +123,8 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
             self._card,
             self._topics,
             self.config.max_picture_age_s,
+            self._tf,
+            self._embodiment.base_frame,
         )
 
     def _camera_topics(self) -> dict[str, str]:

@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.time import Time
 from sensor_msgs.msg import Image
+from tf2_ros import Buffer, TransformListener
 
 from mu0_core.errors import Mu0Error, StaleInputError
 from mu0_core.ros.inbox import Latest
-from mu0_core.ros.interfaces import Qos, create_subscription
+from mu0_core.ros.interfaces import Qos, create_subscription, interface
 from mu0_core.ros.messages import features_from_message, rgb_from_image, seconds_from_stamp
 from mu0_msgs.msg import TraceFeatures
 from mu0_policy.action_expert.asking import Answer, Asking
-from mu0_policy.action_expert.card import ExpertCard
+from mu0_policy.action_expert.card import ExpertCard, PlacesIn
 from mu0_policy.action_expert.follower import ExpertFollower
 from mu0_policy.action_expert.policy import Moment
 from mu0_policy.action_expert.readiness import features_fault, picture_fault
 from mu0_policy.core import PolicyCore
+from mu0_policy.nodes.robot_input import tf_pose
 
 _N_KEPT = 20
 _SAME_TIME_S = 1e-4
+_WAIT_FOR_TF_S = 0.5
 
 
 class ExpertInput:
@@ -36,6 +40,8 @@ class ExpertInput:
         card: What the expert was trained for.
         topics: Image topic of each camera.
         oldest_s: How old a camera's picture may be at the time of the features.
+        tf: Where the front camera is.
+        base_frame: The robot's.
     """
 
     def __init__(
@@ -47,11 +53,17 @@ class ExpertInput:
         card: ExpertCard,
         topics: Mapping[str, str],
         oldest_s: float,
+        tf: Buffer,
+        base_frame: str,
     ) -> None:
         self._core, self._asking, self._follower, self._card = core, asking, follower, card
         self._topics, self._oldest_s = topics, oldest_s
         self._newest_s = float("-inf")
         self._inbox: Latest[TraceFeatures] = Latest()
+        self._waiting: TraceFeatures | None = None
+        self._tf, self._base_frame = tf, base_frame
+        if card.places is PlacesIn.TOOL:
+            self._listener = TransformListener(tf, node, qos=interface("/tf").qos.profile)
         self._pictures: dict[str, deque[Image]] = {}
         create_subscription(node, "mu0/trace_features", self._inbox.put)
         for camera, topic in topics.items():
@@ -62,6 +74,7 @@ class ExpertInput:
     def forget(self) -> None:
         """Forget what waits, and the answer that is still to come."""
         self._inbox.take()
+        self._waiting = None
         self._asking.forget()
         self._newest_s = float("-inf")
         for pictures in self._pictures.values():
@@ -82,7 +95,8 @@ class ExpertInput:
             answer = self._asking.take(now_s)
             if answer is not None:
                 return answer, ""  # it has to be sent before what will have run is known
-            if self._core.engaged and not self._asking.busy:
+            idle = self._core.engaged and not self._asking.busy
+            if idle and self._asking.due(now_s, self._core.lead_s):
                 return answer, self._ask(instruction, now_s)
         except Mu0Error as error:
             return answer, str(error)
@@ -90,7 +104,8 @@ class ExpertInput:
 
     def _ask(self, instruction: str, now_s: float) -> str:
         """Ask about the newest features, if there are any; return what is wrong with them."""
-        message = self._inbox.take()
+        message = self._inbox.take() or self._waiting
+        self._waiting = None
         if message is None:
             return ""
         found = features_from_message(message)
@@ -105,6 +120,17 @@ class ExpertInput:
         oldest_s = self._core.safety.config.max_traces_age_s
         if now_s - stamp_s > oldest_s:
             return f"features of an image {now_s - stamp_s:.2f} s old, limit {oldest_s:g} s"
+        T_base_camera = None
+        if self._card.places is PlacesIn.TOOL:
+            frame, at = message.header.frame_id, Time.from_msg(message.header.stamp)
+            T_base_camera = tf_pose(self._tf, self._base_frame, frame, at)
+            if T_base_camera is None and now_s - stamp_s < _WAIT_FOR_TF_S:
+                self._waiting = message
+                return ""
+            if T_base_camera is None:
+                return (
+                    f"TF: no transform from {frame!r} to {self._base_frame!r} at {stamp_s:.3f} s"
+                )
         measured = self._core.measured_at(stamp_s)
         pictures = {camera: self._picture(camera, stamp_s) for camera in self._topics}
         moment = Moment(
@@ -112,6 +138,7 @@ class ExpertInput:
             pictures=pictures,
             q=measured.q,
             gripper=self._core.gripper_share(measured.gripper_q),
+            T_base_camera=T_base_camera,
         )
         self._asking.ask(moment, stamp_s, now_s, self._core.lead_s, self._commanded)
         self._newest_s = stamp_s

@@ -1,0 +1,35 @@
+"""The spaces that actions are learned in."""
+
+import numpy as np
+import pytest
+
+from mu0_core.errors import ConfigError
+from mu0_core.kinematics import DifferentialIK
+from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
+
+
+@pytest.mark.parametrize("space", list(ActionSpace))
+def test_actions_turn_back_into_commands(space, model, embodiment):
+    ik = DifferentialIK(model, embodiment.tool_frame)
+    translator = Translator(space, ik)
+    q = np.array([0.9, -1.4, 0.6])
+    line = q + np.linspace(0.0, 0.15, 5)[:, None] * np.array([1.0, -0.5, 0.5])
+    commands = np.concatenate([line, [[0.0], [0.0], [1.0], [1.0], [1.0]]], axis=1)
+    actions = translator.actions(commands, q)
+    back = translator.commands(actions, q)
+    reach = np.stack([model.forward(row[:3], "tool0") for row in back])
+    wanted = np.stack([model.forward(row, "tool0") for row in line])
+    assert np.abs(reach - wanted).max() < 2e-3
+    assert np.array_equal(back[:, 3], commands[:, 3])
+    if space is not ActionSpace.JOINTS:
+        assert np.abs(actions[0, :3]).max() < 1e-9
+
+
+def test_tool_deltas_need_kinematics():
+    with pytest.raises(ConfigError, match="embodiment"):
+        Translator(ActionSpace.TOOL_DELTAS)
+
+
+def test_gripper_goals_are_the_end_that_it_moves_to():
+    shares = np.array([0.0, 0.0, 0.2, 0.9, 1.0, 1.0, 0.6, 0.0])
+    assert gripper_goals(shares).tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
