@@ -203,6 +203,7 @@ class Graph:
             "ready_timeout_s": 20.0,
             "safety.max_joints_age_s": 3.0,  # busy machines stall
             "safety.max_traces_age_s": 5.0,
+            "max_features_age_s": 5.0,
             "max_picture_age_s": 1.0,
             **parameters,
         }

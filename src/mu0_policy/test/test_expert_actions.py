@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mu0_core.embodiment import Box
 from mu0_core.errors import ConfigError
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
@@ -23,6 +24,18 @@ def test_actions_turn_back_into_commands(space, model, embodiment):
     assert np.array_equal(back[:, 3], commands[:, 3])
     if space is not ActionSpace.JOINTS:
         assert np.abs(actions[0, :3]).max() < 1e-9
+
+
+def test_tool_deltas_do_not_lead_out_of_the_workspace(model):
+    q = np.array([0.9, -1.4, 0.6])
+    x, y, z = model.forward(q, "tool0")[:3, 3]
+    box = Box(lower=(x - 0.01, y - 1.0, z - 1.0), upper=(x + 1.0, y + 1.0, z + 1.0))
+    translator = Translator(ActionSpace.TOOL_DELTAS, DifferentialIK(model, "tool0"), box)
+    T_tool_base = model.forward(q, "tool0")[:3, :3].T
+    far = T_tool_base @ [-0.05, 0.0, 0.0]
+    (command,) = translator.commands(np.array([[*far, 0.0, 0.0, 0.0, 1.0]]), q)
+    assert model.forward(command[:3], "tool0")[0, 3] == pytest.approx(x - 0.01, abs=2e-3)
+    assert command[3] == 1.0
 
 
 def test_tool_deltas_need_kinematics():

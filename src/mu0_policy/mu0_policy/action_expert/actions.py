@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu0_core import se3
+from mu0_core.embodiment import Box
 from mu0_core.errors import ConfigError, ShapeError, TrajectoryError
 from mu0_core.kinematics import DifferentialIK
 
@@ -53,14 +54,20 @@ class Translator:
     Args:
         space: Of the actions.
         ik: Inverse kinematics of the tool; needed for tool deltas.
+        workspace: Where the tool may be; tool deltas that lead out of it end at its border.
     """
 
-    def __init__(self, space: ActionSpace, ik: DifferentialIK | None = None) -> None:
+    def __init__(
+        self,
+        space: ActionSpace,
+        ik: DifferentialIK | None = None,
+        workspace: Box | None = None,
+    ) -> None:
         if space is ActionSpace.TOOL_DELTAS and ik is None:
             raise ConfigError(
                 "tool_deltas: the robot's kinematics are needed; name its embodiment"
             )
-        self.space, self._ik = space, ik
+        self.space, self._ik, self._workspace = space, ik, workspace
 
     def actions(self, commands: FloatArray, q: FloatArray) -> FloatArray:
         """Turn commands (n, j + 1) into actions (n, a).
@@ -109,8 +116,12 @@ class Translator:
         turns[:, 3:] = actions[:, 3:6]
         poses = np.asarray(se3.exp(turns)).reshape(-1, 4, 4).copy()
         poses[:, :3, 3] = actions[:, :3]
+        goals = T_base_tool @ poses
+        if self._workspace is not None:
+            lower, upper = self._workspace.lower, self._workspace.upper
+            goals[:, :3, 3] = np.clip(goals[:, :3, 3], lower, upper)
         rows = []
-        for pose in T_base_tool @ poses:
+        for pose in goals:
             found = self._ik.solve(start, pose)
             far = found.position_error_m > _REACHED_M or found.rotation_error_rad > _REACHED_RAD
             if far:

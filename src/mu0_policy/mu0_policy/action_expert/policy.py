@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mu0_core.embodiment import Box
 from mu0_core.errors import ShapeError
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert.actions import Translator
@@ -53,6 +54,7 @@ class ExpertPolicy:
         checkpoint: Checkpoint,
         *,
         ik: DifferentialIK | None = None,
+        workspace: Box | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = 0,
     ) -> None:
@@ -61,6 +63,7 @@ class ExpertPolicy:
         Args:
             checkpoint: The expert.
             ik: Inverse kinematics of the tool; for tool deltas, and points seen from the tool.
+            workspace: Where tool deltas may lead.
             device: Where it runs.
             seed: Of the noise, the same each time; None: another each time.
 
@@ -70,7 +73,7 @@ class ExpertPolicy:
         self.card = checkpoint.card
         self.expert = checkpoint.expert.to(device).eval()
         self.normaliser = checkpoint.normaliser
-        self._translator = Translator(self.card.space, ik)
+        self._translator = Translator(self.card.space, ik, workspace)
         self._view = tool_view(self.card, ik)
         self._device, self._seed = torch.device(device), seed
 

@@ -20,6 +20,7 @@ from mu0_policy.nodes.expert_input import ExpertInput
 from mu0_policy.nodes.expert_look import look
 from mu0_policy.nodes.policy_config import PolicyNodeConfig
 from mu0_policy.nodes.policy_node import PolicyNode
+from mu0_policy.safety import SafetyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,13 @@ class ActionExpertConfig(PolicyNodeConfig):
     )
     max_picture_age_s: float = option(
         0.25, description="How much older than the features a picture may be", unit="s", low=0.01
+    )
+    max_features_age_s: float = option(
+        1.0, description="How old features may be when the expert is asked", unit="s", low=0.05
+    )
+    # An answer is good for as long as its chunk, and executed for most of it.
+    safety: SafetyConfig = option(
+        SafetyConfig(max_traces_age_s=2.0), description="The filter", read_only=True
     )
     seed: int = option(
         0, description="Of the noise: the same each time; -1: another", low=-1, read_only=True
@@ -98,6 +106,7 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
         policy = ExpertPolicy(
             loaded,
             ik=ik,
+            workspace=embodiment.workspace,
             device=config.device,
             seed=None if config.seed < 0 else config.seed,
         )
@@ -122,6 +131,7 @@ class ActionExpertNode(PolicyNode[ActionExpertConfig]):
             self._follower,
             self._card,
             self._topics,
+            self.config.max_features_age_s,
             self.config.max_picture_age_s,
             self._tf,
             self._embodiment.base_frame,

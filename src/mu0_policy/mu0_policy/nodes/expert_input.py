@@ -39,6 +39,7 @@ class ExpertInput:
         follower: Knows what the fingers will do.
         card: What the expert was trained for.
         topics: Image topic of each camera.
+        max_features_age_s: How old features may be when the expert is asked.
         oldest_s: How old a camera's picture may be at the time of the features.
         tf: Where the front camera is.
         base_frame: The robot's.
@@ -52,12 +53,14 @@ class ExpertInput:
         follower: ExpertFollower,
         card: ExpertCard,
         topics: Mapping[str, str],
+        max_features_age_s: float,
         oldest_s: float,
         tf: Buffer,
         base_frame: str,
     ) -> None:
         self._core, self._asking, self._follower, self._card = core, asking, follower, card
         self._topics, self._oldest_s = topics, oldest_s
+        self._max_age_s = max_features_age_s
         self._newest_s = float("-inf")
         self._inbox: Latest[TraceFeatures] = Latest()
         self._waiting: TraceFeatures | None = None
@@ -117,9 +120,8 @@ class ExpertInput:
         fault = features_fault(self._card, found.model, found.tensors)
         if fault:
             return fault
-        oldest_s = self._core.safety.config.max_traces_age_s
-        if now_s - stamp_s > oldest_s:
-            return f"features of an image {now_s - stamp_s:.2f} s old, limit {oldest_s:g} s"
+        if now_s - stamp_s > self._max_age_s:
+            return f"features of an image {now_s - stamp_s:.2f} s old, limit {self._max_age_s:g} s"
         T_base_camera = None
         if self._card.places is PlacesIn.TOOL:
             frame, at = message.header.frame_id, Time.from_msg(message.header.stamp)
