@@ -227,6 +227,16 @@ def test_an_expert_is_asked_again_when_enough_of_its_chunk_was_executed():
     asking.close()
 
 
+def test_fingers_that_somebody_opened_do_not_count_as_closed():
+    follower = ExpertFollower(ActingConfig())
+    follower.closed = True
+    follower.reset()
+    follower.notice(0.4)  # on something
+    assert follower.goals(np.zeros(2)).tolist() == [1.0, 1.0]
+    follower.notice(0.0)
+    assert follower.goals(np.zeros(2)).tolist() == [0.0, 0.0]
+
+
 def test_joints_of_a_moment_are_never_later(core):
     core, _ = core
     for t in (1.0, 1.1, 1.2):

@@ -18,6 +18,7 @@ from mu0_policy.trace_follower import Phase, RobotState, ToolPlan
 FloatArray = NDArray[np.float64]
 
 _CLOSE, _OPEN = 0.6, 0.4  # goals from which on the fingers close or open
+_OPENED = 0.05  # where fingers that hold nothing are not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,14 @@ class ExpertFollower:
         """Forget the task; the fingers stay as they were commanded."""
         self.phase, self.reason, self.valid_prob = Phase.WAIT, "no answer yet", 1.0
         self._answer, self._rests_since_s, self._moved = None, None, False
+
+    def notice(self, gripper: float) -> None:
+        """Before a first answer, see where the fingers (0 = open, 1 = closed) are.
+
+        If they are open although they were told to close, somebody else has opened them.
+        """
+        if self._answer is None and gripper < _OPENED:
+            self.closed = False
 
     def goals(self, times_s: FloatArray) -> FloatArray:
         """Return where the fingers go (m,) at times (m,), as far as is decided."""

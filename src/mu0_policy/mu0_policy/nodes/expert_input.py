@@ -142,6 +142,7 @@ class ExpertInput:
             gripper=self._core.gripper_share(measured.gripper_q),
             T_base_camera=T_base_camera,
         )
+        self._follower.notice(moment.gripper)
         self._asking.ask(moment, stamp_s, now_s, self._core.lead_s, self._commanded)
         self._newest_s = stamp_s
         return ""
