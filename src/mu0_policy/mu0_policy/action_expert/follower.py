@@ -18,7 +18,7 @@ from mu0_policy.trace_follower import Phase, RobotState, ToolPlan
 FloatArray = NDArray[np.float64]
 
 _CLOSE, _OPEN = 0.6, 0.4  # goals from which on the fingers close or open
-_OPENED = 0.05  # where fingers that hold nothing are not
+_OPENED = 0.05  # share of the way up to which fingers are open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
