@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mu0_core.embodiment import Box
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, TrajectoryError
 from mu0_core.kinematics import DifferentialIK
 from mu0_policy.action_expert.actions import ActionSpace, Translator, gripper_goals
 
@@ -36,6 +36,19 @@ def test_tool_deltas_do_not_lead_out_of_the_workspace(model):
     (command,) = translator.commands(np.array([[*far, 0.0, 0.0, 0.0, 1.0]]), q)
     assert model.forward(command[:3], "tool0")[0, 3] == pytest.approx(x - 0.01, abs=2e-3)
     assert command[3] == 1.0
+
+
+def test_a_motion_out_of_reach_ends_where_the_tool_can_still_be(model):
+    q = np.array([0.3, -0.9, 0.4])
+    translator = Translator(ActionSpace.TOOL_DELTAS, DifferentialIK(model, "tool0"))
+    reach = model.forward(q, "tool0")[:3, :3].T @ [1.0, 0.0, 0.0]
+    actions = np.zeros((4, 7))
+    actions[:, :3] = np.array([0.01, 0.02, 2.0, 0.03])[:, None] * reach
+    commands = translator.commands(actions, q)
+    assert np.abs(np.diff(commands[1:, :3], axis=0)).max() == 0.0
+    assert np.abs(commands[1, :3] - commands[0, :3]).max() > 1e-4
+    with pytest.raises(TrajectoryError, match="cannot reach"):
+        translator.commands(actions[2:], q)
 
 
 def test_tool_deltas_need_kinematics():

@@ -11,7 +11,7 @@ import torch
 
 from mu0_core import benchmark
 from mu0_core.camera import Camera
-from mu0_core.errors import CheckpointError, ConfigError, ShapeError
+from mu0_core.errors import CheckpointError, ConfigError, ShapeError, TrajectoryError
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert import benchmark_policy, checkpoint, frozen
 from mu0_policy.action_expert.benchmark_policy import BenchmarkPolicy, make
@@ -23,7 +23,6 @@ from mu0_policy.action_expert.model import (
     ActionExpert,
     Observation,
     flow_loss,
-    place_features,
 )
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
@@ -149,13 +148,6 @@ def test_places_that_are_missing_are_asked_for():
     short = replace(seen, context=seen.context[:, :3], context_valid=seen.context_valid[:, :3])
     with pytest.raises(ShapeError, match="at least 4 tokens of pictures, got 3"):
         expert.encode(short)
-
-
-def test_unknown_depth_is_told_from_a_depth():
-    one, other = place_features(torch.tensor([[0.1, 0.2, torch.nan], [0.1, 0.2, 0.3]]))
-    assert torch.equal(one[:22], other[:22])
-    assert not one[22:].any()
-    assert other[-1] == 1.0
 
 
 @pytest.mark.parametrize("part", ["context", "traces", "language", "state", "wrist", "side"])
@@ -403,6 +395,22 @@ def test_in_a_benchmark_most_of_a_chunk_is_executed_before_the_next_is_asked():
     policy.reset("put it")
     policy.act(_seen())
     assert asked[-1] == "put it" and len(asked) == 3
+
+
+def test_in_a_benchmark_a_tool_out_of_reach_holds(monkeypatch):
+    policy, asked = _benchmark_policy()
+    policy.reset("take it")
+    for _ in range(4):
+        before = policy.act(_seen())
+
+    def refuse(self, moment):
+        raise TrajectoryError("tool0 cannot reach it")
+
+    monkeypatch.setattr(ExpertPolicy, "commands", refuse)
+    assert policy.act(_seen()).tolist() == [*_seen().q.tolist(), before[-1]]
+    monkeypatch.undo()
+    policy.act(_seen())
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mu0_policy.action_expert.actions import ActionSpace, Translator
 from mu0_policy.action_expert.card import ExpertCard, PlacesIn, place_fields
 from mu0_policy.action_expert.checkpoint import Checkpoint
 from mu0_policy.action_expert.config import ActionExpertConfig, DecoderConfig
-from mu0_policy.action_expert.model import ActionExpert
+from mu0_policy.action_expert.model import ActionExpert, place_features
 from mu0_policy.action_expert.normaliser import Normaliser
 from mu0_policy.action_expert.places import ToolView, placed, tool_view
 from mu0_policy.action_expert.policy import ExpertPolicy, Moment
@@ -65,6 +65,13 @@ def test_what_is_not_known_is_no_number(model):
     assert np.isfinite(told[0]).all()
     assert np.isfinite(told[1]).tolist() == [True, True, False]
     assert np.isfinite(places).all()  # the caller's own stay as they are
+
+
+def test_unknown_depth_is_told_from_a_depth():
+    one, other = place_features(torch.tensor([[0.1, 0.2, torch.nan], [0.1, 0.2, 0.3]]))
+    assert torch.equal(one[:22], other[:22])
+    assert not one[22:].any()
+    assert other[-1] == 1.0
 
 
 def test_what_it_takes_to_see_from_the_tool_is_told(model):

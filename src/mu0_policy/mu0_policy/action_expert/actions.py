@@ -92,13 +92,15 @@ class Translator:
     ) -> FloatArray:
         """Turn actions (n, a) into commands (n, j + 1); the inverse of `actions`.
 
+        A motion of the tool that leads out of its reach ends where it can still be.
+
         Args:
             actions: The actions.
             q: (j,) joints at the time of the picture, rad.
             known: (d, j + 1) commands at the head that stand already; the others go on from them.
 
         Raises:
-            TrajectoryError: A pose is out of reach.
+            TrajectoryError: The first pose is out of reach already.
         """
         given = np.empty((0, len(q) + 1)) if known is None else known
         rest = actions[len(given) :]
@@ -120,10 +122,13 @@ class Translator:
         if self._workspace is not None:
             lower, upper = self._workspace.lower, self._workspace.upper
             goals[:, :3, 3] = np.clip(goals[:, :3, 3], lower, upper)
-        rows = []
+        rows: list[FloatArray] = []
         for pose in goals:
             found = self._ik.solve(start, pose)
             far = found.position_error_m > _REACHED_M or found.rotation_error_rad > _REACHED_RAD
+            if far and rows:
+                rows += [start] * (len(goals) - len(rows))
+                break
             if far:
                 raise TrajectoryError(
                     f"{self._ik.tool_frame} cannot reach {np.round(pose[:3, 3], 3).tolist()} m: "

@@ -5,6 +5,7 @@ chunk is executed, then the next one is computed from what is seen then. Keypoin
 through every picture, as live.
 """
 
+import logging
 from collections import deque
 
 import numpy as np
@@ -19,7 +20,7 @@ from mu0_core.benchmark import (
     PolicySettings,
     load_keypoint_tracker,
 )
-from mu0_core.errors import ConfigError
+from mu0_core.errors import ConfigError, TrajectoryError
 from mu0_core.kinematics import DifferentialIK, RobotModel
 from mu0_core.traces import PointsFrom
 from mu0_policy.action_expert.actions import ActionSpace
@@ -31,6 +32,7 @@ from mu0_policy.action_expert.policy import ExpertPolicy, Moment
 from mu0_policy.action_expert.readiness import Stream, Timing, check_seen, features_fault
 
 _RATE_TOLERANCE_HZ = 0.01
+_logger = logging.getLogger(__name__)
 
 
 class BenchmarkPolicy:
@@ -65,11 +67,13 @@ class BenchmarkPolicy:
         self._tracker = tracker
         self._instruction = ""
         self._due: deque[NDArray[np.float64]] = deque()
+        self._last = 0.0  # goal of the gripper
 
     def reset(self, instruction: str) -> None:
         """Begin an episode."""
         self._instruction = instruction
         self._due.clear()
+        self._last = 0.0
         if self._tracker is not None:
             self._tracker.reset()
 
@@ -97,7 +101,12 @@ class BenchmarkPolicy:
                 T_base_camera=observation.T_base_camera,
             )
             n = max(round(EXECUTED_SHARE * self._expert.chunk_size), 1)
-            self._due.extend(self._expert.commands(moment)[:n])
+            try:
+                self._due.extend(self._expert.commands(moment)[:n])
+            except TrajectoryError as error:  # hold, as on a robot
+                _logger.warning("holds for a period: %s", error)
+                self._due.append(np.append(observation.q, self._last))
+        self._last = float(self._due[0][-1])
         return self._due.popleft()
 
     def _check(self, observation: Observation) -> None:
