@@ -77,6 +77,14 @@ class LiveTrackerConfig:
         0.3, description="Shortest time between proposals", unit="s", low=0.0
     )
 
+    restart_below: float = option(
+        0.25,
+        description="Share of them left in sight below which this is another scene: the others "
+        "are given up at once",
+        low=0.0,
+        high=1.0,
+    )
+
     def __post_init__(self) -> None:
         validate(self)
 
@@ -201,6 +209,10 @@ class LiveTracker:
         )
         self._points = np.concatenate([self._points[robot], seen])
         place_robot_points(self._points, self._gripper_xyz, frame, self._config.follow)
+        if self._n_in_sight() < self._config.restart_below * self._n_proposed:
+            chosen = of(self._points, Source.ENTITY) | of(self._points, Source.GRID)
+            self._points = self._points[~chosen | self._points["visible"]]
+            self._proposed_ns = None
 
     def _propose(self, frame: RgbdFrame) -> list[Trouble]:
         """Add keypoints where they are due, and look whether the gripper is where TF says."""

@@ -164,6 +164,18 @@ def test_robot_points_are_where_the_gripper_is(scene):
     assert not hidden.visible.any()
 
 
+def test_another_scene_gets_points_at_once(scene, on_box):
+    tracker = _tracker()
+    for k in range(3):
+        tracker.update(scene.frame(_stamp(k)))
+    for box, shift in zip(scene.boxes, (0.15, -0.15), strict=True):
+        box.T_world_box = make_transform(np.eye(3), (0.0, shift, 0.0)) @ box.T_world_box
+    keypoints = tracker.update(scene.frame(_stamp(3))).keypoints
+    for on in _boxes_of(scene, keypoints, on_box):
+        assert on[keypoints.visible].sum() >= 10
+    assert keypoints.visible.sum() == keypoints.n
+
+
 def test_robot_points_are_left_out_while_the_gripper_is_unknown(scene):
     gripper = GripperKeypoints(frame="tool0", xyz=(0.0, 0.0, 0.0))
     tracker = _tracker(Source.ROBOT, Source.ENTITY, gripper_keypoints=gripper)
