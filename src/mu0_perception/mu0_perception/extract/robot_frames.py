@@ -40,10 +40,10 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        72, description="Points on the robot that are kept, over all its frames, at most", low=0
+        96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
     points_per_frame: int = option(
-        4,
+        8,
         description="Points of each frame that come first; the others are those that travel "
         "farthest, on hand and tool",
         low=0,
