@@ -134,7 +134,7 @@ def within_budget(
     travel_m = np.nansum(
         np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
     )
-    order = [*first, *rest[np.argsort(-travel_m, kind="stable")]]
+    order: list[int] = [*first, *rest[np.argsort(-travel_m, kind="stable")].tolist()]
     kept = fixed < 0
     kept[order[: config.points]] = True
     return kept
@@ -143,7 +143,8 @@ def within_budget(
 def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:
     """Choose n points of a frame: each next one is seen most where those before it are not."""
     seen = visible[:, points].astype(np.float64)
-    times, order = np.zeros(len(visible)), []
+    times = np.zeros(len(visible))
+    order: list[int] = []
     left = np.ones(len(points), np.bool_)
     while left.any() and len(order) < n:
         gain = np.where(left, (seen / (1.0 + times[:, None])).sum(axis=0), -1.0)
