@@ -43,9 +43,9 @@ class RobotFrameConfig:
         96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
     points_per_frame: int = option(
-        8,
-        description="Points of each frame that come first; the others are those that travel "
-        "farthest, on hand and tool",
+        96,
+        description="Points of each frame that come first, all alike; the others are those that "
+        "travel farthest, on hand and tool",
         low=0,
     )
 
