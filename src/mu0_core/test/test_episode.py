@@ -193,7 +193,7 @@ def test_an_episode_without_motion_is_written_and_read(tmp_path, make_recording)
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.005, 0.2), st.booleans())
 def test_any_recording_gives_a_faultless_episode(
-    tmp_path_factory, seed, arc_step, still_camera, make_recording
+    tmp_path_factory, make_recording, seed, arc_step, still_camera
 ):
     from mu0_core.episode_validator import validate_episode
 
