@@ -16,8 +16,8 @@ from launch_ros.actions import Node
 
 from mu0_core.embodiment import load_embodiment
 from mu0_core.errors import ConfigError
+from mu0_core.shipped_robots import embodiment_file
 from mu0_policy.action_expert.card import read_points
-from mu0_policy.shipped import embodiment_file
 from mu0_world_model.recordings import trained_robots
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
 from mu0_world_model.statistics import read_statistics

@@ -18,6 +18,7 @@ from mu0_core.config import add_arguments, from_namespace, option, validate
 from mu0_core.embodiment import FixedPoints, load_embodiment
 from mu0_core.episode import Episode, read_episode
 from mu0_core.errors import EpisodeError, Mu0Error
+from mu0_core.folders import matching_folders
 from mu0_core.keypoint_file import KEYPOINT_FILE, write_keypoints
 from mu0_core.se3 import inverse
 from mu0_core.shipped_robots import embodiment_file
@@ -117,20 +118,6 @@ def _gripper(
     return points, states["T_world_frame"][:, frames.index(points.frame)]
 
 
-def _expand(patterns: Sequence[str]) -> list[Path]:
-    """Return the folders that globs match, sorted."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        path = Path(pattern)
-        start = Path(path.anchor or ".")
-        relative = str(path.relative_to(path.anchor)) if path.anchor else str(path)
-        matches = [p for p in start.glob(relative) if p.is_dir() and not p.name.startswith(".")]
-        if not matches:
-            raise EpisodeError(f"episodes: no folder matches {pattern!r}")
-        found.update(matches)
-    return sorted(found)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Track episodes; one that is refused ends the command, and the same one goes on there."""
     parser = argparse.ArgumentParser(prog="track_episodes", description=__doc__)
@@ -139,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         config = from_namespace(TrackConfig, given)
-        folders = _expand(given.episodes)
+        folders = matching_folders(given.episodes)
         missing = [f for f in folders if config.again or not (f / KEYPOINT_FILE).is_file()]
         n_points: list[int] = []
         for folder in tqdm(missing, unit="episode", disable=None):

@@ -25,6 +25,7 @@ from tqdm import trange
 
 from mu0_core.config import add_arguments, from_namespace, option, to_dict, validate
 from mu0_core.errors import Mu0Error
+from mu0_core.folders import matching_folders
 from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.presets import preset
 from mu0_world_model.processor import Processor
@@ -32,7 +33,6 @@ from mu0_world_model.samples import find_samples, sample_rules
 from mu0_world_model.statistics import measure
 from mu0_world_model.text import train_tokenizer
 from mu0_world_model.training_data import TrainingSet, training_batches
-from mu0_world_model.training_setup import expand
 
 _CAPTION = "lift the red cube"
 
@@ -152,7 +152,7 @@ def run(config: BenchmarkConfig) -> list[dict[str, float]]:
 def _episode_sets(config: BenchmarkConfig) -> Iterator[list[list[Path]]]:
     """Give the episodes to read; synthetic ones are removed afterwards."""
     if config.episodes:
-        yield [expand(config.episodes)]
+        yield [matching_folders(config.episodes)]
         return
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         paths = [Path(folder) / f"{i:06d}" for i in range(max(config.counts))]

@@ -15,6 +15,7 @@ import torch
 
 from mu0_core.config import add_arguments, from_namespace, option, to_dict, validate
 from mu0_core.errors import Mu0Error
+from mu0_core.folders import matching_folders
 from mu0_world_model import checkpoint, recordings
 from mu0_world_model.dataset import TraceDataset
 from mu0_world_model.evaluation import Plan, evaluate, horizons_of
@@ -22,7 +23,6 @@ from mu0_world_model.execution import ExecutionConfig
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.samples import sample_rules
 from mu0_world_model.shipped import DEFAULT_CHECKPOINT, checkpoint_folder
-from mu0_world_model.training_setup import expand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ def _dataset(
     if not patterns:
         return None
     rules = sample_rules(config.rules)
-    paths = expand(patterns)
+    paths = matching_folders(patterns)
     return TraceDataset(paths, predictor.processor, rules, seed=config.seed, augment=False)
 
 

@@ -20,7 +20,7 @@ import torch
 
 from mu0_core.episode import RELEASED_ARC_STEP, read_episode
 from mu0_core.errors import CheckpointError, EpisodeError
-from mu0_core.folders import replace_folder
+from mu0_core.folders import matching_folders, replace_folder
 from mu0_world_model import checkpoint
 from mu0_world_model.backbones import load_backbones
 from mu0_world_model.config import Mu0Config, config_to_released, read_config
@@ -131,7 +131,7 @@ def episode_folders(config: TrainingConfig) -> tuple[list[Path], list[Path]]:
     Raises:
         EpisodeError: A glob matches nothing, or all episodes are held out.
     """
-    paths, named = expand(config.episodes), expand(config.held_out)
+    paths, named = matching_folders(config.episodes), matching_folders(config.held_out)
     real = {path.resolve() for path in named}
     kept = [path for path in paths if path.resolve() not in real]
     if named and not kept:
@@ -201,30 +201,6 @@ def _commonest_arc_step(paths: Sequence[Path]) -> float:
             *(count, steps.total(), chosen),
         )
     return chosen
-
-
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """Return the folders that globs match, sorted, each once even if it has several names.
-
-    What begins with a dot is left out, as a shell does: unfinished episodes, states of commands.
-
-    Raises:
-        EpisodeError: A glob matches no folder.
-    """
-    found: dict[Path, Path] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        found_here = Path(path.anchor or ".").glob(_relative(path))
-        matches = [p for p in found_here if p.is_dir() and not p.name.startswith(".")]
-        if not matches:
-            raise EpisodeError(f"episodes: no folder matches {pattern!r}")
-        for match in sorted(matches):
-            found.setdefault(match.resolve(), match)
-    return sorted(found.values())
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(path.anchor)) if path.anchor else str(path)
 
 
 def _source(config: TrainingConfig) -> Path | None:

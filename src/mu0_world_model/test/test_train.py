@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mu0_core.camera import Camera
 from mu0_core.config import to_dict
 from mu0_core.errors import CheckpointError, ConfigError, EpisodeError, Mu0Error
+from mu0_core.folders import matching_folders
 from mu0_world_model import checkpoint, train, trainer
 from mu0_world_model.losses import flow_time
 from mu0_world_model.predictor import Predictor
@@ -22,7 +23,6 @@ from mu0_world_model.presets import PRESETS
 from mu0_world_model.text import extend_tokenizer, save_tokenizer, train_tokenizer
 from mu0_world_model.training_config import RECIPES, Precision, Trained
 from mu0_world_model.training_data import own_part, step_keys, training_batches
-from mu0_world_model.training_setup import expand
 
 
 def run(config):
@@ -392,10 +392,12 @@ def test_a_broken_state_is_named(config):
 def test_globs_leave_out_what_begins_with_a_dot(tmp_path):
     for name in ("b", "a", ".unfinished"):
         (tmp_path / name).mkdir()
-    assert expand([str(tmp_path / "*")]) == [tmp_path / "a", tmp_path / "b"]
+    assert matching_folders([str(tmp_path / "*")]) == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_globs_are_sorted_and_must_match(golden):
-    assert expand([str(golden / "epi*"), str(golden / "episode")]) == [golden / "episode"]
+    assert matching_folders([str(golden / "epi*"), str(golden / "episode")]) == [
+        golden / "episode"
+    ]
     with pytest.raises(EpisodeError, match="no folder matches"):
-        expand([str(golden / "nothing*")])
+        matching_folders([str(golden / "nothing*")])

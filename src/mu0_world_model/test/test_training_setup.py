@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mu0_core.errors import ConfigError, EpisodeError
+from mu0_core.folders import matching_folders
 from mu0_world_model import trainer
 from mu0_world_model.training_distributed import make_accelerator
-from mu0_world_model.training_setup import expand, read_start
+from mu0_world_model.training_setup import read_start
 from mu0_world_model.training_store import begin_run
 
 
@@ -120,4 +121,4 @@ def test_globs_give_a_folder_once_whatever_it_is_called(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    assert expand(["a", str(tmp_path / "*")]) == [expand(["a"])[0]]
+    assert matching_folders(["a", str(tmp_path / "*")]) == [matching_folders(["a"])[0]]

@@ -1,12 +1,13 @@
 """Find demonstrations on disk, whatever keeps them, and read them one after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mu0_core.config import option, validate
 from mu0_core.embodiment import load_embodiment
 from mu0_core.errors import ConfigError, EpisodeError
+from mu0_core.folders import matching_folders
 from mu0_policy.demonstrations.bag import (
     DEFAULT_DEPTH,
     DEFAULT_TOPICS,
@@ -71,7 +72,7 @@ def read_demonstrations(
         EpisodeError: A folder cannot be found or read.
         ConfigError: Something is needed that the configuration does not say.
     """
-    for path in expand(config.demonstrations):
+    for path in matching_folders(config.demonstrations, "demonstrations"):
         try:
             yield from _read_folder(path, config)
         except EpisodeError as error:
@@ -97,20 +98,6 @@ def _read_folder(path: Path, config: SourceConfig) -> Iterator[Demonstration]:
             f"{path}: neither an episode with a robot folder (record with --actions), nor a "
             "LeRobot data set, nor a bag"
         )
-
-
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """Return the folders that globs match, sorted, each once; EpisodeError if one matches none."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        path = Path(pattern)
-        start = Path(path.anchor or ".")
-        relative = str(path.relative_to(path.anchor)) if path.anchor else str(path)
-        matches = [p for p in start.glob(relative) if p.is_dir() and not p.name.startswith(".")]
-        if not matches:
-            raise EpisodeError(f"demonstrations: no folder matches {pattern!r}")
-        found.update(matches)
-    return sorted(found)
 
 
 def _bag_options(config: SourceConfig) -> BagOptions:

@@ -38,9 +38,9 @@ class LiberoRecorder:
         self._arm = ToolCommands()
         self._episode = EpisodeRecorder(_POINTS)
         self._episode.on_reset(environment)
-        description = panda_description()
-        self._model = RobotModel.from_urdf(description)
-        links = (link.get("name", "") for link in ET.fromstring(description).iter("link"))
+        self._description = panda_description()
+        self._model = RobotModel.from_urdf(self._description)
+        links = (link.get("name", "") for link in ET.fromstring(self._description).iter("link"))
         self._links = tuple(link for link in links if link != self._model.base_frame)
         self._T_base_camera = environment.T_base_camera
         self._T_tool_wrist = se3.inverse(environment.T_world_tool) @ environment.T_world_wrist
@@ -99,7 +99,7 @@ class LiberoRecorder:
             command_q=commands[:, :-1],
             command_gripper=commands[:, -1],
             wrist=np.stack(self._wrist),
-            description=panda_description(),
+            description=self._description,
             frames=self._links,
             T_world_frame=np.stack(self._link_poses),
         ).write(path)
