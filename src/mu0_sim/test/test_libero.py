@@ -14,6 +14,7 @@ from mu0_core.errors import ConfigError
 from mu0_sim.libero.drivers import PolicyDriver, ScriptedDriver, ToolCommands
 from mu0_sim.libero.environment import LiberoEnvironment
 from mu0_sim.libero.scripted import TaskRefusedError, plan_of
+from mu0_sim.libero.series import LiberoConfig
 from mu0_sim.libero.suites import load_suite, suite_names
 from mu0_sim.nodes.libero import main
 
@@ -112,6 +113,31 @@ def test_the_scripted_expert_does_its_tasks(suite, index, environment):
     running.reset(0)
     driver.begin(running, 0)
     assert any(running.step(driver.action(running)) for _ in range(250)), driver.note()
+
+
+@pytest.mark.slow
+def test_the_scripted_expert_mends_a_miss(environment):
+    running, driver = environment("libero_object", 1), ScriptedDriver(astray=True)
+    closed = []
+    for seed in range(4):
+        running.reset(None, seed)
+        before = running.T_world_tool
+        driver.begin(running, seed)
+        thing = running.things()["cream_cheese_1"]
+        away = running.T_world_tool[:3, 3] - thing.T_world_thing[:3, 3]
+        assert (
+            np.linalg.norm(away)
+            < 0.25
+            < np.linalg.norm(before[:3, 3] - thing.T_world_thing[:3, 3])
+        )
+        closed.append(running.finger_m < 0.01)
+        assert any(running.step(driver.action(running)) for _ in range(250)), driver.note()
+    assert 0 < sum(closed) < 4
+
+
+def test_only_the_scripted_expert_goes_astray():
+    with pytest.raises(ConfigError, match="astray: only the scripted expert"):
+        LiberoConfig(policy="action_expert", astray=True)
 
 
 @pytest.mark.slow

@@ -53,11 +53,21 @@ class Driver(Protocol):
 
 
 class ScriptedDriver:
-    """Let the scripted expert act."""
+    """Let the scripted expert act.
+
+    Args:
+        astray: Begin with the tool beside its target, as after a miss; this is no part of what
+            is recorded.
+    """
+
+    def __init__(self, *, astray: bool = False) -> None:
+        self._astray = astray
 
     def begin(self, environment: LiberoEnvironment, seed: int) -> None:
         """Plan; raises a TaskRefusedError where the task is beyond the expert."""
         self._expert = ScriptedExpert(environment, seed=seed)
+        for action in self._expert.stray() if self._astray else ():
+            environment.step(action)
 
     def action(self, environment: LiberoEnvironment) -> FloatArray:
         """Return what the expert does."""

@@ -18,7 +18,7 @@ from mu0_core.robot_model import RobotModel
 from mu0_sim.cameras import CameraFrame
 from mu0_sim.episode_recorder import EpisodeRecorder, PointBudget, write_demonstration
 from mu0_sim.libero.drivers import ToolCommands, panda_description
-from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment
+from mu0_sim.libero.environment import RATE_HZ, LiberoEnvironment, gripper_share
 from mu0_sim.robot_recorder import RobotRecording
 
 FloatArray = NDArray[np.float64]
@@ -86,7 +86,9 @@ class LiberoRecorder:
                 provenance={"program": "mu0_sim libero", **provenance},
             )
         robot, wrist = self._arm.robot, self._environment.wrist_camera
-        first = np.append(self._q[0], robot.gripper.position_open)
+        jaw = robot.gripper
+        ends = (jaw.position_open, jaw.position_closed)
+        first = np.append(self._q[0], ends[round(gripper_share(self._fingers[0]))])
         commands = np.stack([first, *self._commands])
         RobotRecording(
             robot=robot,

@@ -2,6 +2,8 @@
 
 The plan is closed-loop: grip, carry and release poses are worked out from where things are when
 each part of it begins, and a grip that slipped is tried again. A seed varies speed and heights.
+An episode can begin astray, to show how a miss is mended: the tool is first brought beside its
+target.
 """
 
 from collections.abc import Iterator
@@ -38,6 +40,12 @@ _CLEARANCE_M = 0.03
 _DROP_M = 0.01
 _WIDE_M = 0.13  # half width of the way that has to be clear for the hand
 _COVERED_M = 0.03
+
+# A tool astray: where it is from its grip, as (lowest, highest), and with fingers open or closed.
+_STRAY_M, _STRAY_RAD, _STRAY_UP_M = (0.01, 0.05), (-0.4, 0.4), (0.015, 0.12)
+_STRAY_DRAWS = 50
+_BESIDE_M = 0.07  # as far as a tool may move sideways to its grip, if nothing is in its way
+_BESIDE_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,7 @@ class ScriptedExpert:
 
     def __init__(self, environment: LiberoEnvironment, *, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self._environment = environment
+        self._environment, self._rng = environment, rng
         self._speed = rng.uniform(*_SPEED)
         self._hover_m = rng.uniform(*_HOVER_M)
         self._placings = plan_of(environment)
@@ -112,6 +120,31 @@ class ScriptedExpert:
         except TrajectoryError as error:
             self.note = str(error)  # and the generator is at its end
             return np.array([0.0] * 6 + [OPEN])
+
+    def stray(self) -> Iterator[FloatArray]:
+        """Return actions (7,) that bring the tool beside its first target, as after a miss."""
+        environment, rng, name = self._environment, self._rng, self._placings[0].thing
+        things = environment.things()
+        T_grasp, target = _grasp(environment, name, things), things[name].surface_xyz
+        points = np.concatenate([target, _others(things, name)])
+        # Closed, the fingers are above what they missed, so that they hold nothing.
+        closed = rng.random() < 0.5
+        low_z = target[:, 2].max() if closed else T_grasp[2, 3]
+        for _ in range(_STRAY_DRAWS):
+            aside, up_m = rng.uniform(*_STRAY_M), rng.uniform(*_STRAY_UP_M)
+            way, turn = rng.uniform(-np.pi, np.pi), rng.uniform(*_STRAY_RAD)
+            T_stray = _at_height(T_grasp, low_z + up_m)
+            T_stray[:2, 3] += aside * np.array([np.cos(way), np.sin(way)])
+            T_stray[:3, :3] = Rotation.from_euler("z", turn).as_matrix() @ T_stray[:3, :3]
+            if _clear(T_stray, points):
+                break
+        over_z = max(self._clear_z(T_stray, name, things), target[:, 2].max()) + self._hover_m
+        over_z = max(over_z, T_stray[2, 3])
+        T_now = environment.T_world_tool
+        yield from self._go(_at_height(T_now, max(over_z, T_now[2, 3])), OPEN, exact=False)
+        yield from self._go(_at_height(T_stray, over_z), OPEN, exact=False)
+        yield from self._go(T_stray, OPEN, exact=False)
+        yield from self._wait(CLOSE, _CLOSING_STEPS if closed else 0)
 
     def _all(self) -> Iterator[FloatArray]:
         for placing in self._placings:
@@ -133,9 +166,13 @@ class ScriptedExpert:
         over_z = max(target[:, 2].max(), self._clear_z(T_grasp, placing.thing, things))
         over_z += self._hover_m
         T_now = environment.T_world_tool
-        yield from self._go(_at_height(T_now, max(over_z, T_now[2, 3])), OPEN, exact=False)
-        yield from self._go(_at_height(T_grasp, over_z), OPEN, exact=False)
-        yield from self._go(_at_height(T_grasp, T_grasp[2, 3] + 0.04), OPEN, exact=True)
+        points = np.concatenate([target, _others(things, placing.thing)])
+        if _is_beside(T_now, T_grasp, points):
+            yield from self._go(_at_height(T_grasp, T_now[2, 3]), OPEN, exact=True)
+        else:
+            yield from self._go(_at_height(T_now, max(over_z, T_now[2, 3])), OPEN, exact=False)
+            yield from self._go(_at_height(T_grasp, over_z), OPEN, exact=False)
+            yield from self._go(_at_height(T_grasp, T_grasp[2, 3] + 0.04), OPEN, exact=True)
         yield from self._go(T_grasp, OPEN, exact=True)
         yield from self._wait(CLOSE, _CLOSING_STEPS)
         yield from self._go(_at_height(T_grasp, T_grasp[2, 3] + 0.1), CLOSE, exact=False)
@@ -240,6 +277,23 @@ def _others(things: dict[str, Thing], name: str) -> FloatArray:
     """Return points (n, 3) on everything but one object."""
     parts = [thing.surface_xyz for key, thing in things.items() if key != name]
     return np.concatenate([np.zeros((0, 3)), *parts])
+
+
+def _clear(T_world_tool: FloatArray, points: FloatArray) -> bool:
+    """Say whether the open hand would meet none of the points (n, 3) in world."""
+    return free(se3.transform_points(se3.inverse(T_world_tool), points))
+
+
+def _is_beside(T_now: FloatArray, T_grasp: FloatArray, points: FloatArray) -> bool:
+    """Say whether the open hand can move sideways over its grip, and meet none of the points."""
+    T_over = _at_height(T_grasp, T_now[2, 3])
+    shift = T_over[:3, 3] - T_now[:3, 3]
+    if np.linalg.norm(shift) > _BESIDE_M or T_over[2, 3] < T_grasp[2, 3]:
+        return False
+    way = [T_over.copy() for _ in range(_BESIDE_STEPS)]
+    for T, left in zip(way, np.linspace(1.0, 0.0, _BESIDE_STEPS), strict=True):
+        T[:3, 3] -= left * shift
+    return all(_clear(T, points) for T in way)
 
 
 def _at_height(T: FloatArray, z: float) -> FloatArray:

@@ -44,6 +44,9 @@ class LiberoConfig:
     drawn: bool = option(
         False, description="Draw initial states instead of the official ones, to train on"
     )
+    astray: bool = option(
+        False, description="Begin beside the target, as after a miss; only the scripted expert"
+    )
     seed: int = option(0, description="Of drawn states and of the scripted expert", low=0)
     image_size: int = option(256, description="Width and height of pictures", unit="px", low=32)
     max_steps: int = option(
@@ -63,8 +66,11 @@ class LiberoConfig:
                 "via_ros: the scripted expert reads what only the simulator knows, which no topic "
                 "carries; choose a policy that sees"
             )
+        lost = None
+        if self.astray and self.policy != SCRIPTED:
+            lost = f"astray: only the scripted expert knows the target, got policy {self.policy!r}"
         odd = f"image_size: expected an even number, got {self.image_size}"
-        validate(self, privileged, odd if self.image_size % 2 else None)
+        validate(self, privileged, lost, odd if self.image_size % 2 else None)
 
     @property
     def steps(self) -> int:
@@ -275,5 +281,6 @@ def _write(
             "task": task.name,
             "initial_state": f"{kind} {number}",
             "policy": config.policy,
+            "astray": config.astray,
         },
     )

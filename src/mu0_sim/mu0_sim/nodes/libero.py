@@ -31,7 +31,7 @@ def make_driver(config: LiberoConfig, stack: ExitStack) -> Driver:
         Mu0Error: There is no such policy, or it does not start.
     """
     if config.policy == SCRIPTED:
-        return ScriptedDriver()
+        return ScriptedDriver(astray=config.astray)
     settings = policy_settings(config.checkpoint, config.world_model)
     if not config.via_ros:
         return PolicyDriver(load_policy(config.policy, settings))
