@@ -51,7 +51,10 @@ class EntityConfig:
         14.0, description="Colour step between neighbours that cuts (CIE Lab)", low=0.0
     )
     min_pixels: int = option(
-        60, description="Smallest entity at the working width", unit="px", low=1
+        60,
+        description="Smallest entity at the working width; a narrower picture shows less of it",
+        unit="px",
+        low=1,
     )
     max_entities: int = option(16, description="Entities kept, at most", low=1, high=256)
 
@@ -110,7 +113,9 @@ def find_entities(cloud: OrganisedCloud, config: EntityConfig) -> Entities:
         foreground.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
     ).astype(bool)
     parts = _connected(cloud, foreground, config)
-    labels, n = _ranked(_without_crumbs(parts, config.min_pixels), config)
+    narrower = min(parts.shape[1] / config.working_width, 1.0)
+    min_pixels = max(round(config.min_pixels * narrower**2), 1)
+    labels, n = _ranked(_without_crumbs(parts, min_pixels), config)
     return Entities(
         labels=labels,
         n=n,

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mu0_core.camera import Camera
 from mu0_core.errors import ConfigError
 from mu0_perception.entities import EntityConfig, find_entities
 from mu0_perception.pointcloud import organised_cloud
@@ -65,6 +66,13 @@ def test_what_is_out_of_range_or_too_small_does_not_count(scene):
     assert _entities(scene, max_range_m=0.4)[1].n == 0
     assert _entities(scene, min_pixels=5000)[1].n == 0
     assert _entities(scene, max_entities=1)[1].n == 1
+
+
+@pytest.mark.parametrize("width", [320, 128])
+def test_a_small_thing_counts_in_a_small_picture_too(scene, box, width):
+    scene.camera = Camera.from_fovy(0.8, width, width * 3 // 4)
+    scene.boxes = [box((0.0, 0.0, 0.015), size=(0.03, 0.03, 0.03))]
+    assert _entities(scene)[1].labels_at(_pixel(scene, scene.boxes[0])) == 1
 
 
 def test_without_depth_there_is_nothing(scene):
