@@ -175,7 +175,8 @@ def _moving(
     follow = config.tracks.follow
     poses = {} if flat else recording.frame_poses(frames.stamps_s)
     tracks, fixed, names = fix_to_frames(tracks, frames, poses, config.robot, follow)
-    moving = find_moving(tracks, frames, config.motion, follow, trusted=fixed >= 0)
+    # Without depth only colour would tell that a point stayed, and things share their colours.
+    moving = find_moving(tracks, frames, config.motion, follow, trusted=flat | (fixed >= 0))
     moves = np.asarray(moving.any(axis=0))
     still = tracks.part(~moves)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])

@@ -19,6 +19,8 @@ from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
 
 FloatArray = NDArray[np.float64]
+_MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
+_ALIKE_M = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,22 +75,9 @@ def fix_to_frames(
         The tracks; (n,) which frame each point is fixed to, -1 = none; the names of the frames.
     """
     names, poses = _distinct(T_world_frame)
-    fixed = np.full(tracks.n, -1, np.int32)
     if not config.use or not names:
-        return tracks, fixed, ()
-    local = np.full((tracks.n, 3), np.nan)
-    best = np.full(tracks.n, np.inf)
-    enough = tracks.visible.sum(axis=0) >= config.min_seen
-    seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
-    for index, T in enumerate(poses):
-        xyz = transform_points(inverse(T)[:, None], seen)
-        middle, spread = _middle_and_spread(xyz, config.steady_share)
-        path = transform_points(T[:, None], middle[None])
-        travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
-        better = enough & (spread < best) & (travel > config.min_travel_m)
-        best[better], fixed[better], local[better] = spread[better], index, middle[better]
-    at_rest = _middle_and_spread(seen, config.steady_share)[1]
-    fixed[(best > config.spread_m) | (at_rest <= best)] = -1
+        return tracks, np.full(tracks.n, -1, np.int32), ()
+    fixed, local = _frames_of(tracks, poses, config)
     rows = np.flatnonzero(fixed >= 0)
     if not len(rows):
         return tracks, fixed, names
@@ -99,6 +88,35 @@ def fix_to_frames(
     group = tracks.group.copy()
     group[rows] = fixed[rows]
     return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed, names
+
+
+def _frames_of(
+    tracks: Tracks, poses: list[FloatArray], config: RobotFrameConfig
+) -> tuple[NDArray[np.int32], FloatArray]:
+    """Say which frame each point is fixed to (n,), -1 = none, and where in it (n, 3) m.
+
+    A hand and its fingers are as one until the fingers move, which hardly shows where they are
+    hidden then: of frames that tell a track alike, the one is taken that moves the point least.
+    """
+    seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
+    at_rest = _middle_and_away(seen)[1]
+    at_rest_spread = _spread(at_rest, config.steady_share)
+    enough = tracks.visible.sum(axis=0) >= config.min_seen
+    local = np.full((len(poses), tracks.n, 3), np.nan)
+    error, way = (np.full((len(poses), tracks.n), np.inf) for _ in range(2))
+    for index, T in enumerate(poses):
+        local[index], away = _middle_and_away(transform_points(inverse(T)[:, None], seen))
+        spread = _spread(away, config.steady_share)
+        path = transform_points(T[:, None], local[index][None])
+        travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
+        fits = enough & (spread < at_rest_spread) & (spread <= config.spread_m)
+        fits &= travel > config.min_travel_m
+        error[index, fits] = np.nanmean(np.minimum(away[:, fits], _MOST_ASTRAY_M), axis=0)
+        way[index] = np.linalg.norm(np.diff(path, axis=0), axis=-1).sum(axis=0)
+    alike = error <= error.min(axis=0) + _ALIKE_M
+    chosen = np.where(alike & np.isfinite(error), way, np.inf).argmin(axis=0)
+    none = ~np.isfinite(error.min(axis=0))
+    return np.where(none, -1, chosen).astype(np.int32), local[chosen, np.arange(tracks.n)]
 
 
 def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -170,9 +188,14 @@ def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], li
     return tuple(names), poses
 
 
-def _middle_and_spread(xyz: FloatArray, share: float) -> tuple[FloatArray, FloatArray]:
-    """Return the median position (n, 3) of tracks (T, n, 3) and how far a share strays (n,)."""
+def _middle_and_away(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the median position (n, 3) of tracks (T, n, 3), and the way from it (T, n)."""
     with np.errstate(all="ignore"):
         middle = np.nanmedian(xyz, axis=0)
-        away = np.linalg.norm(xyz - middle, axis=-1)
-        return middle, np.nan_to_num(np.nanquantile(away, share, axis=0), nan=np.inf)
+        return middle, np.linalg.norm(xyz - middle, axis=-1)
+
+
+def _spread(away: FloatArray, share: float) -> FloatArray:
+    """Return how far a share of the sightings strays (n,) from the middle, of (T, n)."""
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.nanquantile(away, share, axis=0), nan=np.inf)

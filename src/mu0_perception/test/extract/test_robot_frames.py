@@ -1,0 +1,76 @@
+"""Which frame of a robot a point is fixed to, when hand and finger are as one most of the time."""
+
+import numpy as np
+import pytest
+
+from mu0_core.camera import Camera
+from mu0_core.se3 import exp, transform_points
+from mu0_perception.extract.robot_frames import RobotFrameConfig, fix_to_frames
+from mu0_perception.extract.tracks import Tracks
+from mu0_perception.following import FollowConfig
+from mu0_perception.frame import RgbdFrame
+
+T, CLOSES, NOISE_M = 40, 30, 0.001
+CAMERA = Camera.from_fovy(0.8, 64, 48)
+POINTS = np.random.default_rng(1).uniform(0.02, 0.05, (20, 3))
+
+
+@pytest.fixture
+def frames():
+    """T_world_frame of a hand that is carried and stops, and of its finger that closes then."""
+    steps = np.minimum(np.arange(T), CLOSES)
+    hand = np.stack([exp([0.01 * t, 0.0, 1.0, 0.0, 0.0, 0.01 * t]) for t in steps])
+    angle = np.clip((np.arange(T) - CLOSES) / 6.0, 0.0, 1.0) * 0.8
+    finger = hand @ np.stack([exp([0.0, 0.0, 0.0, 0.0, 0.0, a]) for a in angle])
+    return {"finger": finger, "hand": hand}
+
+
+def fixed(frames, on, seen, noise_m=NOISE_M):
+    """Return the names of the frames that points on one of them are fixed to, and their tracks."""
+    xyz = transform_points(frames[on][:, None], POINTS)
+    tracks = Tracks(
+        xyz_world=xyz + np.random.default_rng(0).normal(0.0, noise_m, xyz.shape),
+        visible=np.broadcast_to(seen[:, None], xyz.shape[:2]).copy(),
+        cluster=np.zeros(len(POINTS), np.int32),
+        born=np.zeros(len(POINTS), np.int64),
+        colour=np.zeros((len(POINTS), 3), np.float32),
+        group=np.full(len(POINTS), -1, np.int32),
+    )
+    pictures = [
+        RgbdFrame(
+            stamp_ns=t * 10**8,
+            frame_id="camera",
+            rgb=np.zeros((48, 64, 3), np.uint8),
+            depth_m=np.full((48, 64), 3.0, np.float32),
+            camera=CAMERA,
+            T_fixed_camera=np.eye(4),
+        )
+        for t in range(T)
+    ]
+    found, index, names = fix_to_frames(
+        tracks, pictures, frames, RobotFrameConfig(), FollowConfig()
+    )
+    return ["" if i < 0 else names[i] for i in index], found.xyz_world - xyz
+
+
+@pytest.mark.parametrize("on", ["hand", "finger"])
+def test_a_short_sight_of_the_motion_tells_the_frame(frames, on):
+    seen = np.arange(T) < CLOSES + 6  # less than a fifth of the sightings
+    names, error = fixed(frames, on, seen)
+    assert names == [on] * len(POINTS)
+    assert np.linalg.norm(error, axis=-1).max() < 3 * NOISE_M
+
+
+@pytest.mark.parametrize("on", ["hand", "finger"])
+def test_what_nothing_tells_goes_with_the_hand(frames, on):
+    assert fixed(frames, on, np.arange(T) < CLOSES)[0] == ["hand"] * len(POINTS)
+
+
+@pytest.mark.parametrize("noise_m", [0.03, np.nan])
+def test_what_follows_no_frame_is_fixed_to_none(frames, noise_m):
+    assert fixed(frames, "hand", np.ones(T, np.bool_), noise_m)[0] == [""] * len(POINTS)
+
+
+def test_what_rests_is_fixed_to_none(frames):
+    rest = {**frames, "table": np.tile(np.eye(4), (T, 1, 1))}
+    assert fixed(rest, "table", np.ones(T, np.bool_))[0] == [""] * len(POINTS)
