@@ -20,7 +20,8 @@ from mu0_perception.frame import RgbdFrame
 
 FloatArray = NDArray[np.float64]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
-_ALIKE_M = 0.001
+_ALIKE_M = 0.001  # difference of mean errors that tells nothing
+_APART_M = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,8 @@ def _frames_of(
     """Say which frame each point is fixed to (n,), -1 = none, and where in it (n, 3) m.
 
     A hand and its fingers are as one until the fingers move, which hardly shows where they are
-    hidden then: of frames that tell a track alike, the one is taken that moves the point least.
+    hidden then: of frames that tell a track alike, but lead apart, the one is taken that moves
+    the point least.
     """
     seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
     at_rest = _middle_and_away(seen)[1]
@@ -113,10 +115,17 @@ def _frames_of(
         fits &= travel > config.min_travel_m
         error[index, fits] = np.nanmean(np.minimum(away[:, fits], _MOST_ASTRAY_M), axis=0)
         way[index] = np.linalg.norm(np.diff(path, axis=0), axis=-1).sum(axis=0)
-    alike = error <= error.min(axis=0) + _ALIKE_M
-    chosen = np.where(alike & np.isfinite(error), way, np.inf).argmin(axis=0)
+    points = np.arange(tracks.n)
+    best = error.argmin(axis=0)
+    calm = np.where(error <= error.min(axis=0) + _ALIKE_M, way, np.inf).argmin(axis=0)
+    paths = (
+        np.stack([transform_points(poses[f], local[f, i]) for i, f in enumerate(frame)], axis=1)
+        for frame in (best, calm)
+    )
+    apart = np.linalg.norm(np.subtract(*paths), axis=-1).max(axis=0) > _APART_M
+    chosen = np.where(apart, calm, best)
     none = ~np.isfinite(error.min(axis=0))
-    return np.where(none, -1, chosen).astype(np.int32), local[chosen, np.arange(tracks.n)]
+    return np.where(none, -1, chosen).astype(np.int32), local[chosen, points]
 
 
 def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.bool_]:
