@@ -118,11 +118,11 @@ def _frames_of(
     points = np.arange(tracks.n)
     best = error.argmin(axis=0)
     calm = np.where(error <= error.min(axis=0) + _ALIKE_M, way, np.inf).argmin(axis=0)
-    paths = (
-        np.stack([transform_points(poses[f], local[f, i]) for i, f in enumerate(frame)], axis=1)
-        for frame in (best, calm)
+    ends = np.stack(poses)
+    on_best, on_calm = (
+        transform_points(ends[frame], local[frame, points][:, None]) for frame in (best, calm)
     )
-    apart = np.linalg.norm(np.subtract(*paths), axis=-1).max(axis=0) > _APART_M
+    apart = np.linalg.norm(on_best - on_calm, axis=-1).max(axis=1) > _APART_M
     chosen = np.where(apart, calm, best)
     none = ~np.isfinite(error.min(axis=0))
     return np.where(none, -1, chosen).astype(np.int32), local[chosen, points]

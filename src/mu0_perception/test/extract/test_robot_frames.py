@@ -25,16 +25,16 @@ def frames():
     return {"finger": finger, "hand": hand}
 
 
-def fixed(frames, on, seen, noise_m=NOISE_M):
-    """Return the names of the frames that points on one of them are fixed to, and their tracks."""
-    xyz = transform_points(frames[on][:, None], POINTS)
+def fixed(frames, on, seen, noise_m=NOISE_M, points=POINTS):
+    """Return the names of the frames that points on one of them are fixed to, and their errors."""
+    xyz = transform_points(frames[on][:, None], points)
     tracks = Tracks(
         xyz_world=xyz + np.random.default_rng(0).normal(0.0, noise_m, xyz.shape),
         visible=np.broadcast_to(seen[:, None], xyz.shape[:2]).copy(),
-        cluster=np.zeros(len(POINTS), np.int32),
-        born=np.zeros(len(POINTS), np.int64),
-        colour=np.zeros((len(POINTS), 3), np.float32),
-        group=np.full(len(POINTS), -1, np.int32),
+        cluster=np.zeros(len(points), np.int32),
+        born=np.zeros(len(points), np.int64),
+        colour=np.zeros((len(points), 3), np.float32),
+        group=np.full(len(points), -1, np.int32),
     )
     pictures = [
         RgbdFrame(
@@ -74,3 +74,7 @@ def test_what_follows_no_frame_is_fixed_to_none(frames, noise_m):
 def test_what_rests_is_fixed_to_none(frames):
     rest = {**frames, "table": np.tile(np.eye(4), (T, 1, 1))}
     assert fixed(rest, "table", np.ones(T, np.bool_))[0] == [""] * len(POINTS)
+
+
+def test_without_points_there_is_nothing_to_fix(frames):
+    assert fixed(frames, "hand", np.ones(T, np.bool_), points=POINTS[:0])[0] == []
