@@ -26,6 +26,7 @@ def write_bag(
     points=((0.0, 0.0, 0.0), (0.4, -0.2, 0.1)),
     frames=(),
     keypoints_until=0,
+    commands_at=10.2,
 ):
     """Write what a driver, a controller and a person would publish; 20 Hz joints, 10 Hz images."""
     from rosbags.rosbag2 import Writer
@@ -121,12 +122,12 @@ def write_bag(
     rows = [
         (10.0, "/mu0/instruction", types["std_msgs/msg/String"](data="lift the cube")),
         (
-            10.2,
+            commands_at,
             "/arm_controller/joint_trajectory",
             trajectory(10.2, joints, [0.0, 1.0][: len(points)], points),
         ),
         (
-            10.2,
+            commands_at,
             "/gripper_controller/joint_trajectory",
             trajectory(10.2, ("jaw",), [0.5, 0.7], [[0.04], [0.0]]),
         ),
@@ -266,6 +267,15 @@ def test_streams_slower_than_the_moments_are_refused(tmp_path, embodiment, embod
     says = r"/camera/color/image_raw: 10\.0 a second, moments are taken 15 a second; lower --bag"
     with pytest.raises(EpisodeError, match=says):
         list(read_demonstrations(bag_config(bag, embodiment_file, bag_rate_hz=15.0)))
+
+
+def test_a_bag_whose_commands_are_of_another_clock_is_refused(
+    tmp_path, embodiment, embodiment_file
+):
+    bag = write_bag(tmp_path / "bag", embodiment, commands_at=1000.0)
+    says = r"of 10\.0 to 11\.4 s, the first command was recorded at 1000\.0 s.*--use-sim-time"
+    with pytest.raises(EpisodeError, match=says):
+        list(read_demonstrations(bag_config(bag, embodiment_file)))
 
 
 def test_bags_that_do_not_fit_are_refused(tmp_path, embodiment, embodiment_file):

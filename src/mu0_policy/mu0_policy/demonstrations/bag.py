@@ -155,8 +155,14 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     _check_streams(path, {topic: stamps[topic] for topic in needed}, options.rate_hz)
     arm_paths = _paths(path, found[commands["arm"]], arm)
     hand_paths = _paths(path, found[commands["g"]], (gripper,))
-    first = max(first, arm_paths[0].stamp_s)
-    times = moments(first, min(stamps[topic][-1] for topic in needed), options.rate_hz)
+    last = min(stamps[topic][-1] for topic in needed)
+    if arm_paths[0].stamp_s > last:
+        raise EpisodeError(
+            f"{path}: pictures and joints are of {first:.1f} to {last:.1f} s, the first command "
+            f"was recorded at {arm_paths[0].stamp_s:.1f} s, when they had ended; in simulated "
+            "time record with --use-sim-time"
+        )
+    times = moments(max(first, arm_paths[0].stamp_s), last, options.rate_hz)
     chosen = {
         topic: newest(
             stamps[topic], times, oldest_s=_oldest(stamps[topic]), what=f"{path}, {topic}"
