@@ -38,17 +38,14 @@ def _with_stamp(raw, ns):
 
 def _compressed(store, raw):
     """Return a serialised Image as a CompressedImage, and the ending of its topic."""
-    image = store.deserialize_cdr(raw, "sensor_msgs/msg/Image")
-    if image.encoding in ("rgb8", "bgr8"):
-        rgb = image.data.reshape(image.height, image.width, 3)
-        bgr = rgb[..., ::-1] if image.encoding == "rgb8" else rgb
-        form, header, picture = f"{image.encoding}; jpeg compressed bgr8", b"", (".jpg", bgr)
+    image = store.deserialize_cdr(raw, IMAGE)
+    if image.encoding == "rgb8":
+        bgr = image.data.reshape(image.height, image.width, 3)[..., ::-1]
+        form, header, picture = "rgb8; jpeg compressed bgr8", b"", (".jpg", bgr)
     else:
-        kind, to_mm = {"16UC1": (np.uint16, 1.0), "32FC1": (np.float32, 1000.0)}[image.encoding]
-        depth = image.data.view(kind).reshape(image.height, image.width)
-        depth_mm = np.nan_to_num(depth * to_mm, posinf=0.0).round().astype(np.uint16)
-        header, picture = struct.pack("<iff", 0, 0.0, 0.0), (".png", depth_mm)
-        form = "16UC1; compressedDepth png"
+        depth_mm = image.data.view(np.uint16).reshape(image.height, image.width)
+        form, header = "16UC1; compressedDepth png", struct.pack("<iff", 0, 0.0, 0.0)
+        picture = (".png", depth_mm)
     data = np.frombuffer(header + cv2.imencode(*picture)[1].tobytes(), np.uint8)
     message = store.types[COMPRESSED](header=image.header, format=form, data=data)
     ending = "/compressedDepth" if header else "/compressed"

@@ -76,7 +76,6 @@ class LiveTrackerConfig:
     propose_pause_s: float = option(
         0.3, description="Shortest time between proposals", unit="s", low=0.0
     )
-
     restart_below: float = option(
         0.25,
         description="Share of them left in sight below which this is another scene: the others "

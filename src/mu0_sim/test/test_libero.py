@@ -121,18 +121,23 @@ def test_the_scripted_expert_mends_a_miss(environment):
     closed = []
     for seed in range(4):
         running.reset(None, seed)
-        before = running.T_world_tool
+        place_xyz = running.things()["cream_cheese_1"].T_world_thing[:3, 3]
+        assert np.linalg.norm(running.T_world_tool[:3, 3] - place_xyz) > 0.25
         driver.begin(running, seed)
-        thing = running.things()["cream_cheese_1"]
-        away = running.T_world_tool[:3, 3] - thing.T_world_thing[:3, 3]
-        assert (
-            np.linalg.norm(away)
-            < 0.25
-            < np.linalg.norm(before[:3, 3] - thing.T_world_thing[:3, 3])
-        )
+        assert np.linalg.norm(running.T_world_tool[:3, 3] - place_xyz) < 0.25
         closed.append(running.finger_m < 0.01)
         assert any(running.step(driver.action(running)) for _ in range(250)), driver.note()
     assert 0 < sum(closed) < 4
+
+
+@pytest.mark.slow
+def test_without_a_place_beside_the_target_nothing_is_done(environment, monkeypatch):
+    running, driver = environment("libero_object", 1), ScriptedDriver(astray=True)
+    running.reset(None, 0)
+    monkeypatch.setattr("mu0_sim.libero.scripted._clear", lambda T, points: False)
+    driver.begin(running, 0)
+    assert driver.note() == "cream_cheese_1: no place beside it is free for the hand"
+    assert not driver.action(running)[:6].any()
 
 
 def test_only_the_scripted_expert_goes_astray():

@@ -21,7 +21,7 @@ from mu0_perception.frame import RgbdFrame
 FloatArray = NDArray[np.float64]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
 _ALIKE_M = 0.001  # difference of mean errors that tells nothing
-_APART_M = 0.02
+_APART_M = 0.02  # of the ways of two frames, from which on it matters which is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,7 @@ def _frames_of(
     the point least.
     """
     seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
-    at_rest = _middle_and_away(seen)[1]
-    at_rest_spread = _spread(at_rest, config.steady_share)
+    at_rest = _spread(_middle_and_away(seen)[1], config.steady_share)
     enough = tracks.visible.sum(axis=0) >= config.min_seen
     local = np.full((len(poses), tracks.n, 3), np.nan)
     error, way = (np.full((len(poses), tracks.n), np.inf) for _ in range(2))
@@ -111,19 +110,21 @@ def _frames_of(
         spread = _spread(away, config.steady_share)
         path = transform_points(T[:, None], local[index][None])
         travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
-        fits = enough & (spread < at_rest_spread) & (spread <= config.spread_m)
+        fits = enough & (spread < at_rest) & (spread <= config.spread_m)
         fits &= travel > config.min_travel_m
         error[index, fits] = np.nanmean(np.minimum(away[:, fits], _MOST_ASTRAY_M), axis=0)
         way[index] = np.linalg.norm(np.diff(path, axis=0), axis=-1).sum(axis=0)
     points = np.arange(tracks.n)
-    best = error.argmin(axis=0)
+    chosen = error.argmin(axis=0)
     calm = np.where(error <= error.min(axis=0) + _ALIKE_M, way, np.inf).argmin(axis=0)
+    doubtful = np.flatnonzero(chosen != calm)
     ends = np.stack(poses)
     on_best, on_calm = (
-        transform_points(ends[frame], local[frame, points][:, None]) for frame in (best, calm)
+        transform_points(ends[frame], local[frame, doubtful][:, None])
+        for frame in (chosen[doubtful], calm[doubtful])
     )
     apart = np.linalg.norm(on_best - on_calm, axis=-1).max(axis=1) > _APART_M
-    chosen = np.where(apart, calm, best)
+    chosen[doubtful[apart]] = calm[doubtful[apart]]
     none = ~np.isfinite(error.min(axis=0))
     return np.where(none, -1, chosen).astype(np.int32), local[chosen, points]
 

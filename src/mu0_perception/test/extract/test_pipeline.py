@@ -174,6 +174,17 @@ def test_flat_episodes_are_made_when_asked_for(film, bag, extract):
     assert read_sidecar(out / "bag")["backends"]["depth"] == "flat"
 
 
+def test_without_depth_a_thing_of_the_colour_of_its_surroundings_moves(scene, film, bag, extract):
+    scene.boxes[0].colour = scene.table_colour
+    taken = film(14)
+    _, _, out = extract(bag(taken, without=("depth", "tf")), "--place.depth", "flat")
+    rows = read_episode(out / "bag").slot(0).rows
+    camera_xyz = inverse(taken.T_world_camera[0]) @ taken.T_world_moved[0][:, 3]
+    centre_uv = taken.camera.project(camera_xyz[:3])[:2]
+    start_uv = np.asarray(rows.raw_future_uvz[:, 0, :2])[np.asarray(rows.is_moving)]
+    assert (np.linalg.norm(start_uv - centre_uv, axis=1) < 15.0).sum() > 2
+
+
 def test_an_episode_can_be_extracted_again(film, bag, extract, tmp_path):
     _, _, out = extract(bag(film(12)))
     again = tmp_path / "again"

@@ -156,13 +156,13 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     arm_paths = _paths(path, found[commands["arm"]], arm)
     hand_paths = _paths(path, found[commands["g"]], (gripper,))
     last = min(stamps[topic][-1] for topic in needed)
-    if arm_paths[0].stamp_s > last:
+    times = moments(max(first, arm_paths[0].stamp_s), last, options.rate_hz)
+    if not len(times):
         raise EpisodeError(
             f"{path}: pictures and joints are of {first:.1f} to {last:.1f} s, the first command "
-            f"was recorded at {arm_paths[0].stamp_s:.1f} s, when they had ended; in simulated "
-            "time record with --use-sim-time"
+            f"was recorded at {arm_paths[0].stamp_s:.1f} s: they have no time in common; in "
+            "simulated time record with --use-sim-time"
         )
-    times = moments(max(first, arm_paths[0].stamp_s), last, options.rate_hz)
     chosen = {
         topic: newest(
             stamps[topic], times, oldest_s=_oldest(stamps[topic]), what=f"{path}, {topic}"
@@ -172,7 +172,7 @@ def _read(path: Path, reader: AnyReader, options: BagOptions) -> Demonstration:
     states = [_joint_values(path, found[_JOINTS][i][1], (*arm, gripper)) for i in chosen[_JOINTS]]
     measured = np.array(states).reshape(len(times), len(arm) + 1)
     opened, closed = body.gripper.open[0], body.gripper.closed[0]
-    later = np.append(times, times[-1] + 1.0 / options.rate_hz) if len(times) else times
+    later = np.append(times, times[-1] + 1.0 / options.rate_hz)
     q_commanded = np.stack([_in_force(arm_paths, t, measured[0, :-1]) for t in later[1:]])
     hand = np.array([_in_force(hand_paths, t, measured[:1, -1])[0] for t in later])
     goals = gripper_goals((hand - opened) / (closed - opened))

@@ -122,7 +122,16 @@ class ScriptedExpert:
             return np.array([0.0] * 6 + [OPEN])
 
     def stray(self) -> Iterator[FloatArray]:
-        """Return actions (7,) that bring the tool beside its first target, as after a miss."""
+        """Return actions (7,) that bring the tool beside its first target, as after a miss.
+
+        Where there is no place for it, or no grip, nothing is done in this episode.
+        """
+        try:
+            yield from self._stray()
+        except TrajectoryError as error:
+            self.note, self._actions = str(error), iter(())
+
+    def _stray(self) -> Iterator[FloatArray]:
         environment, rng, name = self._environment, self._rng, self._placings[0].thing
         things = environment.things()
         T_grasp, target = _grasp(environment, name, things), things[name].surface_xyz
@@ -138,6 +147,8 @@ class ScriptedExpert:
             T_stray[:3, :3] = Rotation.from_euler("z", turn).as_matrix() @ T_stray[:3, :3]
             if _clear(T_stray, points):
                 break
+        else:
+            raise TrajectoryError(f"{name}: no place beside it is free for the hand")
         over_z = max(self._clear_z(T_stray, name, things), target[:, 2].max()) + self._hover_m
         over_z = max(over_z, T_stray[2, 3])
         T_now = environment.T_world_tool
@@ -290,10 +301,8 @@ def _is_beside(T_now: FloatArray, T_grasp: FloatArray, points: FloatArray) -> bo
     shift = T_over[:3, 3] - T_now[:3, 3]
     if np.linalg.norm(shift) > _BESIDE_M or T_over[2, 3] < T_grasp[2, 3]:
         return False
-    way = [T_over.copy() for _ in range(_BESIDE_STEPS)]
-    for T, left in zip(way, np.linspace(1.0, 0.0, _BESIDE_STEPS), strict=True):
-        T[:3, 3] -= left * shift
-    return all(_clear(T, points) for T in way)
+    way = T_over[:3, 3] - np.linspace(1.0, 0.0, _BESIDE_STEPS)[:, None] * shift
+    return all(_clear(T, points) for T in se3.make_transform(T_over[:3, :3], way))
 
 
 def _at_height(T: FloatArray, z: float) -> FloatArray:
