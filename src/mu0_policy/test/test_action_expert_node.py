@@ -11,7 +11,6 @@ import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
@@ -21,6 +20,7 @@ from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from mu0_core import se3
+from mu0_core.ros.executor import WatchedExecutor
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.messages import (
     features_message,
@@ -215,7 +215,7 @@ class Graph:
         self.user = rclpy.create_node("user", context=self.context)
         self.said = ""
         self.user.create_subscription(DiagnosticArray, "/diagnostics", self._on_status, 10)
-        self.executors = [MultiThreadedExecutor(n, context=self.context) for n in (2, 4)]
+        self.executors = [WatchedExecutor(n, context=self.context) for n in (2, 4)]
         self.executors[0].add_node(self.robot)
         self.executors[0].add_node(self.user)
         self.executors[1].add_node(self.policy)

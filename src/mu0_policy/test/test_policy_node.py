@@ -13,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient, ActionServer
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
@@ -22,6 +21,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
+from mu0_core.ros.executor import WatchedExecutor
 from mu0_core.ros.interfaces import Qos
 from mu0_core.ros.messages import (
     joint_path_from_message,
@@ -146,8 +146,8 @@ class Graph:
         self.user = rclpy.create_node("user", context=self.context)
         self.status = None
         self.user.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._robot_executor = MultiThreadedExecutor(2, context=self.context)
-        self._executor = MultiThreadedExecutor(4, context=self.context)
+        self._robot_executor = WatchedExecutor(2, context=self.context)
+        self._executor = WatchedExecutor(4, context=self.context)
         self._executor.add_node(self.policy)
         self.robot = None
         self._threads, self._closing = [], threading.Event()

@@ -8,12 +8,13 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 
 from rclpy.context import Context  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from mu0_core.ros import messages  # noqa: E402
+from mu0_core.ros.executor import WatchedExecutor  # noqa: E402
 from mu0_core.ros.interfaces import (  # noqa: E402
     INTERFACES,
     Role,
@@ -41,7 +42,7 @@ class Graph:
             context=self.context,
             parameter_overrides=[Parameter(name, value=v) for name, v in overrides.items()],
         )
-        self.server = MultiThreadedExecutor(2, context=self.context)
+        self.server = WatchedExecutor(2, context=self.context)
         self.server.add_node(self.sim)
         self.thread = threading.Thread(target=self.server.spin, daemon=True)
         self.thread.start()

@@ -1,7 +1,9 @@
 """The node in a graph of its own: what comes out of what goes in, and what bad input does."""
 
+import faulthandler
 import os
 import shutil
+import sys
 import threading
 import time
 
@@ -13,7 +15,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from rclpy.context import Context  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -21,6 +23,7 @@ from visualization_msgs.msg import Marker  # noqa: E402
 
 from mu0_core.camera import Camera  # noqa: E402
 from mu0_core.ros import messages  # noqa: E402
+from mu0_core.ros.executor import WatchedExecutor  # noqa: E402
 from mu0_core.ros.interfaces import (  # noqa: E402
     Qos,
     create_client,
@@ -51,7 +54,7 @@ class Graph:
             context=self.context,
             parameter_overrides=[Parameter(name, value=v) for name, v in overrides.items()],
         )
-        self.server = MultiThreadedExecutor(2, context=self.context)
+        self.server = WatchedExecutor(2, context=self.context)
         self.server.add_node(self.model)
         self.thread = threading.Thread(target=self.server.spin, daemon=True)
         self.thread.start()
@@ -124,8 +127,10 @@ class Graph:
             return [s for s in self.got["status"] if text in s.message]
 
         while not found():
-            last = self.got["status"][-1].message if self.got["status"] else "nothing"
-            assert time.monotonic() < end_s, f"/diagnostics says {last}"
+            if time.monotonic() > end_s:
+                faulthandler.dump_traceback(sys.__stderr__)  # where the node's threads are
+                last = self.got["status"][-1].message if self.got["status"] else "nothing"
+                pytest.fail(f"/diagnostics says {last}")
             feed()
             self.executor.spin_once(timeout_sec=0.1)
         return found()[-1]

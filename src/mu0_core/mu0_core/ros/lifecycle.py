@@ -26,7 +26,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import (
     LifecycleNode,
     LifecyclePublisher,
@@ -37,6 +37,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from mu0_core.config import option, validate
 from mu0_core.errors import Mu0Error
+from mu0_core.ros.executor import WatchedExecutor
 from mu0_core.ros.interfaces import interface
 from mu0_core.ros.params import Parameters, refuse_unknown
 from mu0_core.ros.reporting import Level, Status, Throttle
@@ -293,7 +294,7 @@ def spin(make_node: Callable[[], Mu0LifecycleNode[Any]], *, threads: int = 1) ->
         rclpy.logging.get_logger("mu0").fatal(str(error))
         rclpy.shutdown()
         return 2
-    executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+    executor = WatchedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
     executor.add_node(node)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
