@@ -35,7 +35,7 @@ class TrainingConfig:
         0.05, description="Share of episodes held out where none are named", low=0.0, high=0.5
     )
     start_from: str | None = option(
-        None, description="Checkpoint to start from: a folder or a hub repository"
+        None, description="Checkpoint to start from: a folder, a shipped one or a hub repository"
     )
     new_statistics: bool = option(
         False, description="Measure units and arc step anew, not keep those of the checkpoint"

@@ -17,6 +17,7 @@ from mu0_world_model.losses import flow_losses
 from mu0_world_model.model import Mu0, Scene
 from mu0_world_model.predictor import Predictor
 from mu0_world_model.processor import load_tokenizer
+from mu0_world_model.shipped import shipped_checkpoints
 from mu0_world_model.statistics import read_statistics
 from mu0_world_model.training_average import MovingAverage
 from mu0_world_model.training_config import RECIPES, Trained, TrainingConfig
@@ -127,6 +128,16 @@ def test_units_can_be_measured_anew(config, small_checkpoint):
         trainer.Trainer(start)
     run = trainer.Trainer(replace(start, new_statistics=True))
     assert run.start.processor.statistics.arc_step == 0.05
+
+
+def test_a_run_starts_from_a_shipped_checkpoint_by_name(config):
+    config.output.mkdir()
+    run = trainer.Trainer(replace(config, start_from="mu0-tiny", new_statistics=True))
+    shipped = checkpoint.load(shipped_checkpoints()["mu0-tiny"]).state_dict()
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, shipped[name]), name
+    with pytest.raises(trainer.Mu0Error, match="unknown shipped checkpoint 'mu0-tyni'"):
+        trainer.Trainer(replace(config, start_from="mu0-tyni"))
 
 
 def test_new_words_become_tokens(config, small_checkpoint):
