@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
 from mu0_core.se3 import inverse, transform_points
@@ -21,6 +22,7 @@ from mu0_perception.frame import RgbdFrame
 FloatArray = NDArray[np.float64]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
 _ALIKE_M = 0.001  # difference of mean errors that tells nothing
+_SOME = 0.25  # of the points on things
 _APART_M = 0.02  # of the ways of two frames, from which on it matters which is taken
 
 
@@ -45,11 +47,16 @@ class RobotFrameConfig:
     points: int = option(
         96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
-    points_per_frame: int = option(
-        96,
-        description="Points of each frame that come first, all alike; the others are those that "
-        "travel farthest, on hand and tool",
+    points_far: int = option(
+        4,
+        description="Of these, points on each frame that stays away from the things that move",
         low=0,
+    )
+    near_m: float = option(
+        0.12,
+        description="Distance from a thing within which a frame is at work",
+        unit="m",
+        low=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -146,26 +153,41 @@ def within_budget(
     """Say which points (n,) to keep so that few enough are on the robot.
 
     A point on the robot exists in every picture, and whenever the camera looks for more, more
-    come: without a limit things would be few among them. Each frame gets some, the hand most.
+    come: without a limit things would be few among them. Frames that come near a thing, as those
+    of hand and tool, share what the others leave.
 
     Args:
         tracks: Of all points.
         fixed: (n,) robot frame each is fixed to, -1 = none.
         config: How many.
     """
-    turns = [
-        _by_sight(tracks.visible, np.flatnonzero(fixed == f), config.points_per_frame)
-        for f in np.unique(fixed[fixed >= 0])
-    ]
-    first = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
-    rest = np.setdiff1d(np.flatnonzero(fixed >= 0), first)
-    travel_m = np.nansum(
-        np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
-    )
-    order: list[int] = [*first, *rest[np.argsort(-travel_m, kind="stable")].tolist()]
+    turns = []
+    for frame in np.unique(fixed[fixed >= 0]):
+        points = np.flatnonzero(fixed == frame)
+        at_work = _comes_near(tracks.xyz_world[:, points], tracks.xyz_world[:, fixed < 0], config)
+        most = len(points) if at_work else config.points_far
+        turns.append(_by_sight(tracks.visible, points, most))
+    order = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
     kept = fixed < 0
     kept[order[: config.points]] = True
     return kept
+
+
+def _comes_near(robot: FloatArray, things: FloatArray, config: RobotFrameConfig) -> bool:
+    """Say whether points (T, n, 3) m of a frame come near one of some points (T, m, 3) on things.
+
+    Some of these may be on the robot itself, tracked badly, so a few are not enough.
+    """
+    if not things.shape[1]:
+        return True
+    nearest = np.full(things.shape[1], np.inf)
+    for own, others in zip(robot, things, strict=True):
+        known = np.isfinite(others).all(axis=-1)
+        own = own[np.isfinite(own).all(axis=-1)]
+        if known.any() and len(own):
+            away = cKDTree(own).query(others[known])[0]
+            nearest[known] = np.minimum(nearest[known], away)
+    return bool((nearest < config.near_m).mean() > _SOME)
 
 
 def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:
