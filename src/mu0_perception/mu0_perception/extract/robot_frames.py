@@ -45,7 +45,7 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        96, description="Points on the robot that are kept, over all its frames, at most", low=0
+        72, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
     points_far: int = option(
         4,
@@ -53,7 +53,7 @@ class RobotFrameConfig:
         low=0,
     )
     near_m: float = option(
-        0.12,
+        0.08,
         description="Distance from a thing within which a frame is at work",
         unit="m",
         low=0.0,
