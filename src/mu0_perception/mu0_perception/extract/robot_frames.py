@@ -4,6 +4,7 @@ No geometry is needed: a point belongs to the frame in which its track stands st
 its position is as exact as the robot's joints, also where the picture shows it badly.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -49,12 +50,12 @@ class RobotFrameConfig:
     )
     points_far: int = option(
         4,
-        description="Of these, points on each frame that stays away from the things that move",
+        description="Of these, points of each frame that stay away from the things that move",
         low=0,
     )
     near_m: float = option(
         0.08,
-        description="Distance from a thing within which a frame is at work",
+        description="Distance from a thing within which a point is at work",
         unit="m",
         low=0.0,
     )
@@ -153,41 +154,48 @@ def within_budget(
     """Say which points (n,) to keep so that few enough are on the robot.
 
     A point on the robot exists in every picture, and whenever the camera looks for more, more
-    come: without a limit things would be few among them. Frames that come near a thing, as those
-    of hand and tool, share what the others leave.
+    come: without a limit things would be few among them. Those that come near a thing, as on hand
+    and tool, share what the others leave.
 
     Args:
         tracks: Of all points.
         fixed: (n,) robot frame each is fixed to, -1 = none.
         config: How many.
     """
+    robot = np.flatnonzero(fixed >= 0)
+    things = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)[:, fixed < 0]
+    at_work = np.zeros(tracks.n, np.bool_)
+    at_work[robot] = _nearest_m(tracks.xyz_world[:, robot], things) < config.near_m
     turns = []
-    for frame in np.unique(fixed[fixed >= 0]):
-        points = np.flatnonzero(fixed == frame)
-        at_work = _comes_near(tracks.xyz_world[:, points], tracks.xyz_world[:, fixed < 0], config)
-        most = len(points) if at_work else config.points_far
-        turns.append(_by_sight(tracks.visible, points, most))
+    for frame in np.unique(fixed[robot]):
+        near, far = (np.flatnonzero((fixed == frame) & here) for here in (at_work, ~at_work))
+        few = _by_sight(tracks.visible, far, config.points_far)
+        points = np.concatenate([near, np.array(few, np.int64)])
+        turns.append(_by_sight(tracks.visible, points, len(points)))
     order = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
     kept = fixed < 0
     kept[order[: config.points]] = True
     return kept
 
 
-def _comes_near(robot: FloatArray, things: FloatArray, config: RobotFrameConfig) -> bool:
-    """Say whether points (T, n, 3) m of a frame come near one of some points (T, m, 3) on things.
+def _nearest_m(robot: FloatArray, things: FloatArray) -> FloatArray:
+    """Return how near points (T, n, 3) m of a robot ever come to points (T, m, 3) on things (n,).
 
-    Some of these may be on the robot itself, tracked badly, so a few are not enough.
+    Some of these may be on the robot itself, tracked badly, so that one of them near is not
+    enough: it takes a quarter of as many as are seen (else NaN) at once.
     """
-    if not things.shape[1]:
-        return True
-    nearest = np.full(things.shape[1], np.inf)
+    seen_at_once = np.isfinite(things).all(axis=-1).sum(axis=1).max(initial=0)
+    if seen_at_once == 0:
+        return np.zeros(robot.shape[1])
+    quarter = math.ceil(_SOME * seen_at_once)
+    nearest = np.full(robot.shape[1], np.inf)
     for own, others in zip(robot, things, strict=True):
-        known = np.isfinite(others).all(axis=-1)
-        own = own[np.isfinite(own).all(axis=-1)]
-        if known.any() and len(own):
-            away = cKDTree(own).query(others[known])[0]
+        seen = others[np.isfinite(others).all(axis=-1)]
+        if len(seen) >= quarter:
+            known = np.isfinite(own).all(axis=-1)
+            away = cKDTree(seen).query(own[known], k=[quarter])[0][:, 0]
             nearest[known] = np.minimum(nearest[known], away)
-    return bool((nearest < config.near_m).mean() > _SOME)
+    return nearest
 
 
 def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:

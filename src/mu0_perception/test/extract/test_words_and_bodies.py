@@ -236,7 +236,7 @@ def moved(visible):
     st.integers(0, 12),
 )
 def test_points_on_the_robot_are_limited_and_its_frames_share_them(visible, fixed, n):
-    kept = within_budget(moved(visible), fixed, RobotFrameConfig(points=n))
+    kept = within_budget(moved(visible), fixed, RobotFrameConfig(points=n, points_far=12))
     assert kept[fixed < 0].all()
     counts = np.array([kept[fixed == f].sum() for f in range(4)])
     have = np.array([(fixed == f).sum() for f in range(4)])
