@@ -46,10 +46,10 @@ class RobotFrameConfig:
     )
     min_seen: int = option(5, description="Pictures a point must be seen in", low=2)
     points: int = option(
-        72, description="Points on the robot that are kept, over all its frames, at most", low=0
+        96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
     points_far: int = option(
-        4,
+        96,
         description="Of these, points of each frame that stay away from the things that move",
         low=0,
     )

@@ -26,7 +26,7 @@ NS_PER_S = 1_000_000_000
 
 
 _SELECTION = SelectionConfig(
-    sources=(Source.ENTITY,), max_keypoints=640, points_per_entity=64, min_points_per_entity=8
+    sources=(Source.ENTITY,), max_keypoints=320, points_per_entity=32, min_points_per_entity=8
 )
 
 
