@@ -4,14 +4,12 @@ No geometry is needed: a point belongs to the frame in which its track stands st
 its position is as exact as the robot's joints, also where the picture shows it badly.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
 from mu0_core.se3 import inverse, transform_points
@@ -23,7 +21,6 @@ from mu0_perception.frame import RgbdFrame
 FloatArray = NDArray[np.float64]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
 _ALIKE_M = 0.001  # difference of mean errors that tells nothing
-_SOME = 0.25  # of the points on things
 _APART_M = 0.02  # of the ways of two frames, from which on it matters which is taken
 
 
@@ -48,16 +45,11 @@ class RobotFrameConfig:
     points: int = option(
         96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
-    points_far: int = option(
+    points_per_frame: int = option(
         96,
-        description="Of these, points of each frame that stay away from the things that move",
+        description="Points of each frame that come first, all alike; the others are those that "
+        "travel farthest, on hand and tool",
         low=0,
-    )
-    near_m: float = option(
-        0.08,
-        description="Distance from a thing within which a point is at work",
-        unit="m",
-        low=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -154,48 +146,26 @@ def within_budget(
     """Say which points (n,) to keep so that few enough are on the robot.
 
     A point on the robot exists in every picture, and whenever the camera looks for more, more
-    come: without a limit things would be few among them. Those that come near a thing, as on hand
-    and tool, share what the others leave.
+    come: without a limit things would be few among them. Each frame gets some, the hand most.
 
     Args:
         tracks: Of all points.
         fixed: (n,) robot frame each is fixed to, -1 = none.
         config: How many.
     """
-    robot = np.flatnonzero(fixed >= 0)
-    things = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)[:, fixed < 0]
-    at_work = np.zeros(tracks.n, np.bool_)
-    at_work[robot] = _nearest_m(tracks.xyz_world[:, robot], things) < config.near_m
-    turns = []
-    for frame in np.unique(fixed[robot]):
-        near, far = (np.flatnonzero((fixed == frame) & here) for here in (at_work, ~at_work))
-        few = _by_sight(tracks.visible, far, config.points_far)
-        points = np.concatenate([near, np.array(few, np.int64)])
-        turns.append(_by_sight(tracks.visible, points, len(points)))
-    order = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
+    turns = [
+        _by_sight(tracks.visible, np.flatnonzero(fixed == f), config.points_per_frame)
+        for f in np.unique(fixed[fixed >= 0])
+    ]
+    first = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
+    rest = np.setdiff1d(np.flatnonzero(fixed >= 0), first)
+    travel_m = np.nansum(
+        np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
+    )
+    order: list[int] = [*first, *rest[np.argsort(-travel_m, kind="stable")].tolist()]
     kept = fixed < 0
     kept[order[: config.points]] = True
     return kept
-
-
-def _nearest_m(robot: FloatArray, things: FloatArray) -> FloatArray:
-    """Return how near points (T, n, 3) m of a robot ever come to points (T, m, 3) on things (n,).
-
-    Some of these may be on the robot itself, tracked badly, so that one of them near is not
-    enough: it takes a quarter of as many as are seen (else NaN) at once.
-    """
-    seen_at_once = np.isfinite(things).all(axis=-1).sum(axis=1).max(initial=0)
-    if seen_at_once == 0:
-        return np.zeros(robot.shape[1])
-    quarter = math.ceil(_SOME * seen_at_once)
-    nearest = np.full(robot.shape[1], np.inf)
-    for own, others in zip(robot, things, strict=True):
-        seen = others[np.isfinite(others).all(axis=-1)]
-        if len(seen) >= quarter:
-            known = np.isfinite(own).all(axis=-1)
-            away = cKDTree(seen).query(own[known], k=[quarter])[0][:, 0]
-            nearest[known] = np.minimum(nearest[known], away)
-    return nearest
 
 
 def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:

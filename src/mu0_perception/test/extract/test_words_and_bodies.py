@@ -217,11 +217,15 @@ def test_a_recording_is_worked_on_once_at_a_time(tmp_path):
         pass
 
 
-def moved(visible):
-    """Tracks that are seen in some pictures, all at the origin."""
+def moved(visible, travel_m=None):
+    """Tracks that are seen in some pictures and move along x at their own speeds."""
     steps, n = visible.shape
+    xyz = np.zeros((steps, n, 3))
+    xyz[..., 0] = np.linspace(0.0, 1.0, steps)[:, None] * (
+        np.zeros(n) if travel_m is None else travel_m
+    )
     return Tracks(
-        xyz_world=np.zeros((steps, n, 3)),
+        xyz_world=xyz,
         visible=visible,
         cluster=np.zeros(n, np.int32),
         born=np.zeros(n, np.int64),
@@ -234,30 +238,30 @@ def moved(visible):
     arrays(np.bool_, (6, 12)),
     arrays(np.int32, 12, elements=st.integers(-1, 3)),
     st.integers(0, 12),
+    st.integers(0, 4),
 )
-def test_points_on_the_robot_are_limited_and_its_frames_share_them(visible, fixed, n):
-    kept = within_budget(moved(visible), fixed, RobotFrameConfig(points=n, points_far=12))
+def test_points_on_the_robot_are_limited_and_each_frame_has_some(visible, fixed, n, each):
+    config = RobotFrameConfig(points=n, points_per_frame=each)
+    kept = within_budget(moved(visible), fixed, config)
     assert kept[fixed < 0].all()
     counts = np.array([kept[fixed == f].sum() for f in range(4)])
     have = np.array([(fixed == f).sum() for f in range(4)])
     assert counts.sum() == min(n, have.sum())
-    fewer = counts < have  # a frame with points left has at most one less than any other
-    assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+    first = np.minimum(have, each)
+    if first.sum() <= n:
+        assert (counts >= first).all()
+    else:  # a frame with points left has at most one less than any other
+        fewer = counts < first
+        assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
 
 
-def test_what_comes_near_a_thing_has_most_of_the_robots_points():
-    fixed = np.repeat([0, 1, -1], [6, 6, 8]).astype(np.int32)
-    tracks = moved(np.ones((5, 20), np.bool_))
-    xyz = tracks.xyz_world.copy()
-    xyz[:, fixed == 1] += 1.0
-    xyz[:, 12] += 1.0  # on the far frame, but tracked as a thing
-    xyz[:3, fixed == 0] += 1.0  # the hand comes later
-    xyz[2, 13:] = np.nan
-    tracks = replace(tracks, xyz_world=xyz)
-    kept = within_budget(tracks, fixed, RobotFrameConfig(points=6, points_far=2))
-    assert [int(kept[fixed == f].sum()) for f in (0, 1, -1)] == [4, 2, 8]
-    alone = within_budget(tracks, fixed, RobotFrameConfig(points=12, points_far=0))
-    assert [int(alone[fixed == f].sum()) for f in (0, 1, -1)] == [6, 0, 8]
+def test_what_travels_farthest_has_most_of_the_robots_points():
+    visible = np.ones((5, 9), np.bool_)
+    fixed = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1], np.int32)
+    travel_m = np.array([0.1, 0.1, 0.1, 0.1, 0.5, 0.6, 0.7, 0.8, 0.0])
+    config = RobotFrameConfig(points=4, points_per_frame=1)
+    kept = within_budget(moved(visible, travel_m), fixed, config)
+    assert np.flatnonzero(kept).tolist() == [0, 4, 6, 7, 8]
 
 
 def test_points_on_the_robot_that_follow_no_frame_are_astray():
@@ -289,7 +293,7 @@ def test_points_at_rest_are_those_near_what_moves():
     )
     candidates = moved(np.ones((3, 49), np.bool_))
     candidates = replace(candidates, xyz_world=np.broadcast_to(xyz, (3, 49, 3)).copy())
-    moving = moved(np.ones((3, 2), np.bool_))
+    moving = moved(np.ones((3, 2), np.bool_), np.array([0.1, 0.2]))
     moving.xyz_world[1, 1] = np.nan
     chosen = _chosen(candidates, moving, 8)
     assert chosen.n == 8
