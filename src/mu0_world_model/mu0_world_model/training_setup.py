@@ -117,7 +117,7 @@ def start_model(config: TrainingConfig, start: Start) -> Mu0:
     if config.resume:
         return Mu0(sizes)
     if config.start_from is not None:
-        model = checkpoint.load(_named(config.start_from), dtype=torch.float32)
+        model = checkpoint.load(checkpoint_folder(config.start_from), dtype=torch.float32)
         model.config = sizes  # with the units measured anew, if so
         return model
     model = Mu0(sizes)
@@ -208,13 +208,9 @@ def _source(config: TrainingConfig) -> Path | None:
     """Return the checkpoint whose sizes, units and tokenizer a run takes; None: it makes them."""
     if config.resume:  # a run of an older version, which had no folder `start`
         return config.output / "latest"
-    return None if config.start_from is None else _named(config.start_from)
-
-
-def _named(start_from: str) -> Path:
-    """Return the folder of a checkpoint to start from: one's own, a shipped or a released one."""
-    own = Path(start_from).is_dir()
-    return checkpoint.find(start_from if own else checkpoint_folder(start_from))
+    if config.start_from is None:
+        return None
+    return checkpoint.find(checkpoint_folder(config.start_from))
 
 
 def _check_backbones(sizes: Mu0Config) -> None:

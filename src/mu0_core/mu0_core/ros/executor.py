@@ -5,9 +5,10 @@ taken leaves its callback group occupied for ever; where the node's callbacks ar
 group, none is started again, and the node would stand still without a word.
 """
 
+from typing import Any
+
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import MultiThreadedExecutor
-from rclpy.logging import get_logger
+from rclpy.executors import MultiThreadedExecutor, TimeoutException
 
 _LOOK_PERIOD_S = 0.1
 
@@ -24,11 +25,15 @@ class WatchedExecutor(MultiThreadedExecutor):
         Args:
             timeout_sec: How long to wait for one, s; None: 0.1 s, so that failures are seen.
         """
+        super().spin_once(_LOOK_PERIOD_S if timeout_sec is None else timeout_sec)
+        for task in self._futures[:]:
+            if task.done():
+                self._futures.remove(task)
+                task.result()
+
+    def wait_for_ready_callbacks(self, *arguments: Any, **options: Any) -> Any:
+        """Return the next callback, or time out where what was waited for is gone."""
         try:
-            super().spin_once(_LOOK_PERIOD_S if timeout_sec is None else timeout_sec)
-            for task in self._futures[:]:
-                if task.done():
-                    self._futures.remove(task)
-                    task.result()
+            return super().wait_for_ready_callbacks(*arguments, **options)
         except InvalidHandle as error:
-            get_logger("mu0").warning(f"what was destroyed in another thread was in use: {error}")
+            raise TimeoutException from error
