@@ -98,7 +98,8 @@ class Graph:
     def spin_until(self, predicate, deadline_s=20.0):
         end_s = time.monotonic() + deadline_s
         while not predicate():
-            assert time.monotonic() < end_s, "nothing happened"
+            if time.monotonic() > end_s:
+                give_up("nothing happened")
             self.executor.spin_once(timeout_sec=0.05)
 
     def feed(self, stamp_ns, keypoints=None, picture=None):
@@ -114,7 +115,8 @@ class Graph:
             return [t for t in self.got["mu0/traces"] if ns(t) == stamp_ns]
 
         while not answers():
-            assert time.monotonic() < end_s, "no traces"
+            if time.monotonic() > end_s:
+                give_up("no traces")
             self.feed(stamp_ns, **inputs)
             self.executor.spin_once(timeout_sec=0.1)
         return messages.traces_from_message(answers()[-1])
@@ -128,9 +130,8 @@ class Graph:
 
         while not found():
             if time.monotonic() > end_s:
-                faulthandler.dump_traceback(sys.__stderr__)  # where the node's threads are
                 last = self.got["status"][-1].message if self.got["status"] else "nothing"
-                pytest.fail(f"/diagnostics says {last}")
+                give_up(f"/diagnostics says {last}")
             feed()
             self.executor.spin_once(timeout_sec=0.1)
         return found()[-1]
@@ -144,6 +145,12 @@ class Graph:
         self.model.destroy_node()
         self.node.destroy_node()
         self.context.shutdown()
+
+
+def give_up(text):
+    """Fail, and show where all threads are."""
+    faulthandler.dump_traceback(sys.__stderr__)
+    pytest.fail(text)
 
 
 def ns(message):
