@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from extract_recordings import SWING_PERIOD_S, swung
+from extract_scoring import save_truth
 
 from mu0_core.benchmark import FRONT
 from mu0_core.episode_captions import Caption
@@ -76,17 +77,16 @@ class Watched:
         )
 
     def save(self, path):
-        """Write the truth as `extract_scoring.SceneTruth` reads it."""
+        """Write the truth."""
         names = [self._model.body(i).name or f"body_{i}" for i in range(self._model.nbody)]
-        depth = np.nan_to_num(1e4 * np.stack(self.depth_m))
-        np.savez_compressed(
+        save_truth(
             path,
-            names=np.array(names),
-            index=np.stack(self.bodies).astype(np.int16),
-            depth_tenth_mm=depth.clip(0, 65535).round().astype(np.uint16),
-            T_world_body=np.array(self.poses),
-            stamps=np.array(self.stamps),
-            T_world_camera=np.stack(self.cameras),
+            names=names,
+            index=self.bodies,
+            depth_m=self.depth_m,
+            T_world_body=self.poses,
+            stamps=self.stamps,
+            T_world_camera=self.cameras,
         )
 
     def _carry(self, time_s):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from extract_scoring import save_truth
 
 from mu0_core import se3
 from mu0_core.errors import TrajectoryError
@@ -65,15 +66,14 @@ class Truth:
 
     def save(self, path):
         stamps, poses = zip(*self._stamps, strict=True)
-        depth = np.stack([f.depth_m for f in self._frames])
-        np.savez_compressed(
+        save_truth(
             path,
-            names=np.array(self._frames[0].names),
-            index=np.stack([f.index for f in self._frames]).astype(np.int16),
-            depth_tenth_mm=np.nan_to_num(1e4 * depth).clip(0, 65535).round().astype(np.uint16),
-            T_world_body=np.stack([f.T_world_body for f in self._frames]),
-            stamps=np.array(stamps),
-            T_world_camera=np.stack(poses),
+            names=self._frames[0].names,
+            index=[f.index for f in self._frames],
+            depth_m=[f.depth_m for f in self._frames],
+            T_world_body=[f.T_world_body for f in self._frames],
+            stamps=stamps,
+            T_world_camera=poses,
         )
 
 

@@ -24,6 +24,30 @@ class Kept:
     frames: np.ndarray  # which picture of the recording each of the T is
 
 
+def save_truth(path, *, names, index, depth_m, T_world_body, stamps, T_world_camera):
+    """Write what SceneTruth reads, of T pictures.
+
+    Args:
+        path: A .npz file.
+        names: Of the B bodies.
+        index: (T, H, W) body that each pixel shows.
+        depth_m: (T, H, W) m.
+        T_world_body: (T, B, 4, 4).
+        stamps: (T,) s.
+        T_world_camera: (T, 4, 4).
+    """
+    depth = np.nan_to_num(1e4 * np.stack(depth_m))
+    np.savez_compressed(
+        path,
+        names=np.array(names),
+        index=np.stack(index).astype(np.int16),
+        depth_tenth_mm=depth.clip(0, 65535).round().astype(np.uint16),
+        T_world_body=np.stack(T_world_body),
+        stamps=np.array(stamps),
+        T_world_camera=np.stack(T_world_camera),
+    )
+
+
 class SceneTruth:
     """Know the bodies of a recording."""
 

@@ -1,5 +1,6 @@
 """Own networks from transformers: loaded from this machine only, refused clearly where absent."""
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from mu0_core.errors import Mu0Error
 
 _MATCHERS = ("lightglue", "superglue")
+_KEPT_LOADED = 4  # networks: all that one extraction may use
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -115,8 +117,11 @@ class MatchNetwork:
         return uv[0][matched], uv[1][partner[matched]]
 
 
+@lru_cache(_KEPT_LOADED)
 def load(kind: str, name: str, what: str) -> tuple[Any, Any]:
     """Return processor and model of transformers, on the GPU where there is one.
+
+    They stay loaded: each part of a recording asks for them.
 
     Args:
         kind: Name of the class of transformers.

@@ -47,10 +47,12 @@ def test_a_depth_network_gives_metres_for_each_pixel(saved):
         max_depth=20,
     )
     processor = DPTImageProcessorPil(size={"height": 28, "width": 28})
-    network = DepthNetwork(saved(DepthAnythingForDepthEstimation(config), processor))
+    name = saved(DepthAnythingForDepthEstimation(config), processor)
+    network = DepthNetwork(name)
     depth = network.depth(np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8))
     assert depth.shape == (20, 30) and depth.dtype == np.float32
     assert ((depth > 0) & (depth < 20)).all()
+    assert DepthNetwork(name)._model is network._model  # the next part loads nothing
 
 
 @pytest.mark.slow
