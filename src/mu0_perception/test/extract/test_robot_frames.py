@@ -5,7 +5,7 @@ import pytest
 
 from mu0_core.camera import Camera
 from mu0_core.se3 import exp, transform_points
-from mu0_perception.extract.robot_frames import RobotFrameConfig, fix_to_frames
+from mu0_perception.extract.robot_frames import RobotFrameConfig, _quantile, fix_to_frames
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
@@ -25,11 +25,20 @@ def frames():
     return {"finger": finger, "hand": hand}
 
 
-def fixed(frames, on, seen, noise_m=NOISE_M, points=POINTS):
-    """Return the names of the frames that points on one of them are fixed to, and their errors."""
+def fixed(frames, on, seen, noise_m=NOISE_M, points=POINTS, astray=0.0):
+    """Return the names of the frames that points on one of them are fixed to, and their errors.
+
+    Args:
+        frames: {name: (T, 4, 4)}.
+        on: The frame that the points move with.
+        seen: (T,) when they are seen.
+        noise_m: Of their tracks.
+        points: (n, 3) m in the frame.
+        astray: (T, n, 3) m by which their tracks are wrong.
+    """
     xyz = transform_points(frames[on][:, None], points)
     tracks = Tracks(
-        xyz_world=xyz + np.random.default_rng(0).normal(0.0, noise_m, xyz.shape),
+        xyz_world=xyz + astray + np.random.default_rng(0).normal(0.0, noise_m, xyz.shape),
         visible=np.broadcast_to(seen[:, None], xyz.shape[:2]).copy(),
         cluster=np.zeros(len(points), np.int32),
         born=np.zeros(len(points), np.int64),
@@ -71,6 +80,23 @@ def test_what_follows_no_frame_is_fixed_to_none(frames, noise_m):
     assert fixed(frames, "hand", np.ones(T, np.bool_), noise_m)[0] == [""] * len(POINTS)
 
 
+def test_what_slips_along_a_hand_stays_where_it_was_found(frames):
+    slips = np.arange(T)[:, None, None] * frames["hand"][:, None, :3, 0] * 0.0015
+    names, error = fixed(frames, "hand", np.ones(T, np.bool_), astray=slips)
+    assert names == ["hand"] * len(POINTS)
+    assert np.linalg.norm(error, axis=-1).max() < 0.005 < np.linalg.norm(slips, axis=-1).max()
+
+
+@pytest.mark.parametrize("waits", [10, 20])
+def test_a_thing_that_waits_for_the_hand_is_fixed_to_none(frames, waits):
+    thing = frames["hand"][np.maximum(np.arange(T), waits)]
+    on_thing, on_hand = (
+        transform_points(poses[:, None], POINTS) for poses in (thing, frames["hand"])
+    )
+    names, _ = fixed(frames, "hand", np.ones(T, np.bool_), astray=on_thing - on_hand)
+    assert names == [""] * len(POINTS)
+
+
 def test_what_rests_is_fixed_to_none(frames):
     rest = {**frames, "table": np.tile(np.eye(4), (T, 1, 1))}
     assert fixed(rest, "table", np.ones(T, np.bool_))[0] == [""] * len(POINTS)
@@ -78,3 +104,15 @@ def test_what_rests_is_fixed_to_none(frames):
 
 def test_without_points_there_is_nothing_to_fix(frames):
     assert fixed(frames, "hand", np.ones(T, np.bool_), points=POINTS[:0])[0] == []
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
+def test_quantiles_are_those_of_numpy_also_of_nothing(share):
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(9, 50, 3))
+    values[rng.random(values.shape[:2]) < 0.6] = np.nan
+    values[:, 0] = np.nan
+    np.testing.assert_allclose(
+        _quantile(values, share), np.nanquantile(values, share, axis=0), rtol=0, atol=1e-12
+    )
