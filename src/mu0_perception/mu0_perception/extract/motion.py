@@ -2,7 +2,7 @@
 
 A track may slide over a surface that stands still, along the edge of what passes before it. So
 each point is also tried as one at rest: where the pictures go on showing it in its old place after
-its track has left, it never moved.
+its track has left, it never moved. And what moves of a thing has to move together.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, median_filter, minimum_filter1d
+from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
+from mu0_perception.extract.rigid import distance_change
 from mu0_perception.extract.sight import look
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
 
 FloatArray = NDArray[np.float64]
+_NEAREST = 4  # points that tell whether one moves with what is around it
+_LEAST_OF_BODY = 4  # points
+_BODY_CHANGE_M = 0.01  # of distances within a body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,13 @@ class MotionConfig:
     future: int = option(128, description="Pictures ahead in which a point must move", low=1)
     past: int = option(32, description="Pictures back in which it may have moved instead", low=0)
     min_seen: int = option(4, description="Pictures a point must be seen in", low=2)
+    together: float = option(
+        0.65,
+        description="Share of the nearest points that move too, on average over what moves of an "
+        "entity; where it is less, and that is no body either, tracks have slipped",
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -79,6 +91,38 @@ def find_moving(
     around = _extent(travel, config.past, config.future)
     exists = np.isfinite(tracks.xyz_world).all(axis=-1)
     return exists & moves & (around > limit)
+
+
+def moves_apart(
+    tracks: Tracks, moves: NDArray[np.bool_], config: MotionConfig
+) -> NDArray[np.bool_]:
+    """Say (n,) which of the points that move do so among points of their entity that rest.
+
+    A thing moves with all its points, a drawer as a body, the corner of a cloth with what is
+    around it. What does nothing of that follows an edge or a shine.
+    """
+    apart = np.zeros(tracks.n, np.bool_)
+    judged = moves | (tracks.visible.sum(axis=0) >= config.min_seen)
+    place = tracks.xyz_world[tracks.born, np.arange(tracks.n)]
+    for entity in np.unique(tracks.cluster[moves]):
+        members = np.flatnonzero((tracks.cluster == entity) & judged)
+        movers = members[moves[members]]
+        nearest = min(_NEAREST, len(members) - 1)
+        if nearest == 0:
+            continue
+        _, found = cKDTree(place[members]).query(place[movers], nearest + 1)
+        scattered = moves[members][found[:, 1:]].mean() < config.together
+        apart[movers] = scattered and not _is_body(tracks.part(movers))
+    return apart
+
+
+def _is_body(tracks: Tracks) -> bool:
+    """Say whether points mostly keep their distances."""
+    if tracks.n < _LEAST_OF_BODY:
+        return False
+    xyz = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
+    change = distance_change(xyz)[np.triu_indices(tracks.n, 1)]
+    return bool(np.median(change) < _BODY_CHANGE_M)
 
 
 def _stands_still(

@@ -27,7 +27,7 @@ from mu0_perception.extract.config import ExtractConfig
 from mu0_perception.extract.depth_pose import Placed, placed_pictures
 from mu0_perception.extract.entities import make_finder
 from mu0_perception.extract.events import find_chunks
-from mu0_perception.extract.motion import find_moving
+from mu0_perception.extract.motion import find_moving, moves_apart
 from mu0_perception.extract.recording import Recording
 from mu0_perception.extract.rest import find_resting
 from mu0_perception.extract.rigid import split_entities
@@ -179,6 +179,8 @@ def _moving(
     moving = find_moving(tracks, frames, config.motion, follow, trusted=flat | (fixed >= 0))
     moves = np.asarray(moving.any(axis=0))
     still = tracks.part(~moves)
+    if not flat:  # its cells are no things
+        moves &= (fixed >= 0) | ~moves_apart(tracks, moves, config.motion)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
     moves[moves] = within_budget(tracks.part(moves), fixed[moves], config.robot)
     if not moves.any():

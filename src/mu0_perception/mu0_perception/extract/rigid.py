@@ -65,7 +65,7 @@ def _bodies(tracks: Tracks, config: RigidConfig) -> NDArray[np.int32]:
     T = len(tracks.visible)
     some = np.unique(np.linspace(0, T - 1, min(T, _MAX_PICTURES)).astype(int))
     xyz = np.where(tracks.visible[some, :, None], tracks.xyz_world[some], np.nan)
-    change = _distance_change(xyz)
+    change = distance_change(xyz)
     label = fcluster(
         linkage(squareform(change, checks=False), "average"),
         t=config.tolerance_m,
@@ -74,7 +74,7 @@ def _bodies(tracks: Tracks, config: RigidConfig) -> NDArray[np.int32]:
     return _without_crumbs(label, change, config.min_points)
 
 
-def _distance_change(xyz: NDArray[np.float64]) -> NDArray[np.float64]:
+def distance_change(xyz: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n, n) how much the distance of two points varies while both are seen, m."""
     n = xyz.shape[1]
     low = np.full((n, n), np.inf)
