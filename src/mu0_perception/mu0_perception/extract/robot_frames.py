@@ -22,7 +22,10 @@ from mu0_perception.frame import RgbdFrame
 FloatArray = NDArray[np.float64]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
 _ALIKE_M = 0.001  # difference of mean errors that tells nothing
-_APART_M = 0.02  # of the ways of two frames, from which on it matters which is taken
+_APART_M = 0.01  # of the ways of two frames, from which on it matters which is taken
+_TOLD_M = 0.006  # of them, from which on a sighting tells which it is
+_LEAST_TOLD = 3  # such sightings
+_UNSURE = -2  # instead of a frame
 _CARRIED_M = 0.003  # from picture to picture, from which on a point shows that it is carried
 _MOST_MISSED = 0.5  # of a frame's motion at a point, by a track that slips along a bare link
 _ALIKE_MISSED = 0.05  # difference of that which tells nothing
@@ -68,7 +71,7 @@ def fix_to_frames(
     config: RobotFrameConfig,
     follow: FollowConfig,
 ) -> tuple[Tracks, NDArray[np.int32], tuple[str, ...]]:
-    """Let tracks that stand still in a moving frame follow it exactly.
+    """Let tracks that stand still in a moving frame follow it exactly; give up what may be on two.
 
     Args:
         tracks: Of all points.
@@ -84,14 +87,16 @@ def fix_to_frames(
     if not config.use or not names:
         return tracks, np.full(tracks.n, -1, np.int32), ()
     fixed, local = _frames_of(tracks, poses, config)
-    free = np.flatnonzero(fixed < 0)
+    unsure = fixed == _UNSURE
+    free = np.flatnonzero(fixed == -1)
     fixed[free], local[free] = _carried_by(tracks.part(free), poses, config)
+    xyz_world, visible = tracks.xyz_world.copy(), tracks.visible.copy()
+    xyz_world[:, unsure], visible[:, unsure], fixed[unsure] = np.nan, False, -1
     rows = np.flatnonzero(fixed >= 0)
     if not len(rows):
-        return tracks, fixed, names
+        return replace(tracks, xyz_world=xyz_world, visible=visible), fixed, names
     path = np.stack([transform_points(poses[fixed[i]], local[i]) for i in rows], axis=1)
     there = look(frames, path, tracks.colour[rows], follow).there
-    xyz_world, visible = tracks.xyz_world.copy(), tracks.visible.copy()
     xyz_world[:, rows], visible[:, rows] = path, there
     group = tracks.group.copy()
     group[rows] = fixed[rows]
@@ -103,9 +108,8 @@ def _frames_of(
 ) -> tuple[NDArray[np.int32], FloatArray]:
     """Say which frame each point is fixed to (n,), -1 = none, and where in it (n, 3) m.
 
-    A hand and its fingers are as one until the fingers move, which hardly shows where they are
-    hidden then: of frames that tell a track alike, but lead apart, the one is taken that moves
-    the point least.
+    A hand and its fingers are as one until the fingers move. Where frames tell a track alike, but
+    lead apart, the sightings decide in which they are apart; -2 where there are none.
     """
     seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
     at_rest = _spread(_middle_and_away(seen)[1], config.steady_share)
@@ -130,10 +134,33 @@ def _frames_of(
         transform_points(ends[frame], local[frame, doubtful][:, None])
         for frame in (chosen[doubtful], calm[doubtful])
     )
-    apart = np.linalg.norm(on_best - on_calm, axis=-1).max(axis=1) > _APART_M
-    chosen[doubtful[apart]] = calm[doubtful[apart]]
+    told, is_calm = _told(seen[:, doubtful], on_best, on_calm, config)
+    chosen[doubtful[is_calm]] = calm[doubtful[is_calm]]
+    chosen[doubtful[~told]] = _UNSURE
     none = ~np.isfinite(error.min(axis=0))
-    return np.where(none, -1, chosen).astype(np.int32), local[chosen, points]
+    return np.where(none, -1, chosen).astype(np.int32), local[np.maximum(chosen, 0), points]
+
+
+def _told(
+    seen: FloatArray, on_best: FloatArray, on_calm: FloatArray, config: RobotFrameConfig
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say (n,) whether sightings (T, n, 3) tell two frames apart, and if it is the second.
+
+    Args:
+        seen: Sightings, NaN where not seen.
+        on_best: (n, T, 3) where the first frame leads.
+        on_calm: Where the second leads.
+        config: How steady a point is.
+    """
+    distance = np.linalg.norm(on_best - on_calm, axis=-1)
+    seen = np.moveaxis(seen, 0, 1)
+    counts = (distance > _TOLD_M) & np.isfinite(seen[..., 0])
+    nearer = np.linalg.norm(seen - on_calm, axis=-1) < np.linalg.norm(seen - on_best, axis=-1)
+    n = counts.sum(axis=1)
+    of_calm = (nearer & counts).sum(axis=1)
+    is_calm = (n >= _LEAST_TOLD) & (of_calm >= config.steady_share * n)
+    is_best = (n >= _LEAST_TOLD) & (n - of_calm >= config.steady_share * n)
+    return is_calm | is_best | (distance.max(axis=1) <= _APART_M), is_calm
 
 
 def _carried_by(
