@@ -40,7 +40,6 @@ pytestmark = pytest.mark.ros
 CAMERA = Camera.from_fovy(1.0, 64, 48)
 COLOUR = "camera/color/image_raw"
 OUTPUTS = ("mu0/traces", "mu0/markers", "mu0/overlay")
-INF = float("inf")
 
 
 class Graph:

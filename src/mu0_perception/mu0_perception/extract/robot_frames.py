@@ -277,7 +277,7 @@ def _spread(away: FloatArray, share: float) -> FloatArray:
 
 
 def _quantile(values: FloatArray, share: float) -> FloatArray:
-    """Return numpy's nanquantile over the first axis, ten times as fast; NaN of nothing."""
+    """Return numpy's nanquantile over the first axis, which is slow there; NaN of nothing."""
     ordered = np.sort(values, axis=0)  # NaN comes last
     at = share * np.maximum(np.isfinite(values).sum(axis=0) - 1, 0)
     low, high = (
