@@ -89,7 +89,11 @@ def transform_points(T: ArrayLike, xyz: ArrayLike) -> NDArray[np.float64]:
     T, xyz = _transforms(T, "T"), np.asarray(xyz, dtype=np.float64)
     if xyz.shape[-1:] != (3,):
         raise ShapeError(f"xyz: expected shape (..., 3), got {xyz.shape}")
-    return np.einsum("...ij,...j->...i", T[..., :3, :3], xyz) + T[..., :3, 3]
+    R, t = T[..., :3, :3], T[..., :3, 3]
+    if R.ndim == 2 or (R.shape[-3] == 1 and xyz.ndim > 1):  # one for many points: much faster
+        R = R if R.ndim == 2 else R[..., 0, :, :]
+        return np.asarray(xyz @ np.swapaxes(R, -1, -2) + t)
+    return np.einsum("...ij,...j->...i", R, xyz) + t
 
 
 def transform_coordinates(T: NDArray[np.float64], xyz: NDArray[np.float64]) -> NDArray[np.float64]:

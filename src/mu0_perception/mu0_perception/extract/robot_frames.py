@@ -1,11 +1,11 @@
 """Own what is fixed to a robot: points that follow a frame whose pose the recording tells.
 
 No geometry is needed: a point belongs to the frame in which its track stands still, or which it
-never fails to follow. From then on its position is as exact as the robot's joints, also where the
-picture shows it badly.
+never fails to follow; what rests while a frame passes is not on it. From then on its position is
+as exact as the robot's joints, also where the picture shows it badly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -20,14 +20,20 @@ from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
 
 FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.intp]
+Compare = Callable[[Rows, Rows, Rows], tuple[Mask, Mask]]
 _MOST_ASTRAY_M = 0.03  # beyond that a sighting is of something else, however far it is
 _ALIKE_M = 0.001  # difference of mean errors that tells nothing
 _APART_M = 0.01  # of the ways of two frames, from which on it matters which is taken
 _TOLD_M = 0.006  # of them, from which on a sighting tells which it is
 _LEAST_TOLD = 3  # such sightings
 _UNSURE = -2  # instead of a frame
-_CARRIED_M = 0.003  # from picture to picture, from which on a point shows that it is carried
+_CARRIED_M = 0.003  # from picture to picture, from which on a point shows what carries it
 _MOST_MISSED = 0.5  # of a frame's motion at a point, by a track that slips along a bare link
+_LEAST_FOLLOWED = 0.5  # share of the times in which a frame carries a point, by what is on it
+_WAITS = 5  # pictures that a point rests in, while a frame would carry it, if it is not on it
+_WAITS_M = 0.05  # that the frame would carry it meanwhile
 _ALIKE_MISSED = 0.05  # difference of that which tells nothing
 _AT_BIRTH = 1  # pictures before and after, in which a track has not slipped yet
 
@@ -87,9 +93,9 @@ def fix_to_frames(
     if not config.use or not names:
         return tracks, np.full(tracks.n, -1, np.int32), ()
     fixed, local = _frames_of(tracks, poses, config)
-    unsure = fixed == _UNSURE
     free = np.flatnonzero(fixed == -1)
     fixed[free], local[free] = _carried_by(tracks.part(free), poses, config)
+    unsure = fixed == _UNSURE
     xyz_world, visible = tracks.xyz_world.copy(), tracks.visible.copy()
     xyz_world[:, unsure], visible[:, unsure], fixed[unsure] = np.nan, False, -1
     rows = np.flatnonzero(fixed >= 0)
@@ -106,94 +112,163 @@ def fix_to_frames(
 def _frames_of(
     tracks: Tracks, poses: list[FloatArray], config: RobotFrameConfig
 ) -> tuple[NDArray[np.int32], FloatArray]:
-    """Say which frame each point is fixed to (n,), -1 = none, and where in it (n, 3) m.
+    """Say which frame each point is fixed to (n,), -1 = none, -2 = unsure, and where in it (n, 3).
 
     A hand and its fingers are as one until the fingers move. Where frames tell a track alike, but
-    lead apart, the sightings decide in which they are apart; -2 where there are none.
+    lead apart, the sightings decide in which they are apart; nothing does where there are none.
     """
     seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
-    at_rest = _spread(_middle_and_away(seen)[1], config.steady_share)
+    at_rest, away = _middle_and_away(seen)
+    spread_at_rest = _spread(away, config.steady_share)
     enough = tracks.visible.sum(axis=0) >= config.min_seen
+    step_m = np.linalg.norm(np.diff(seen, axis=0), axis=-1)
     local = np.full((len(poses), tracks.n, 3), np.nan)
-    error, way = (np.full((len(poses), tracks.n), np.inf) for _ in range(2))
+    error = np.full((len(poses), tracks.n), np.inf)
     for index, T in enumerate(poses):
         local[index], away = _middle_and_away(transform_points(inverse(T)[:, None], seen))
         spread = _spread(away, config.steady_share)
         path = transform_points(T[:, None], local[index][None])
         travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
-        fits = enough & (spread < at_rest) & (spread <= config.spread_m)
-        fits &= travel > config.min_travel_m
+        fits = enough & (spread < spread_at_rest) & (spread <= config.spread_m)
+        fits &= (travel > config.min_travel_m) & ~_waits(step_m, *_steps(seen, T))
+        fits &= _told(seen, at_rest, path, _TOLD_M, config.steady_share)[1]
         error[index, fits] = np.nanmean(np.minimum(away[:, fits], _MOST_ASTRAY_M), axis=0)
-        way[index] = np.linalg.norm(np.diff(path, axis=0), axis=-1).sum(axis=0)
-    points = np.arange(tracks.n)
-    chosen = error.argmin(axis=0)
-    calm = np.where(error <= error.min(axis=0) + _ALIKE_M, way, np.inf).argmin(axis=0)
-    doubtful = np.flatnonzero(chosen != calm)
-    ends = np.stack(poses)
-    on_best, on_calm = (
-        transform_points(ends[frame], local[frame, doubtful][:, None])
-        for frame in (chosen[doubtful], calm[doubtful])
-    )
-    told, is_calm = _told(seen[:, doubtful], on_best, on_calm, config)
-    chosen[doubtful[is_calm]] = calm[doubtful[is_calm]]
-    chosen[doubtful[~told]] = _UNSURE
-    none = ~np.isfinite(error.min(axis=0))
-    return np.where(none, -1, chosen).astype(np.int32), local[np.maximum(chosen, 0), points]
+    ends = np.stack(poses, axis=1)
 
+    def compare(rows: Rows, first: Rows, second: Rows) -> tuple[Mask, Mask]:
+        on_first, on_second = (
+            transform_points(ends[:, f], local[f, rows]) for f in (first, second)
+        )
+        told, is_second = _told(seen[:, rows], on_first, on_second, _TOLD_M, config.steady_share)
+        return told | _together(on_first, on_second), is_second
 
-def _told(
-    seen: FloatArray, on_best: FloatArray, on_calm: FloatArray, config: RobotFrameConfig
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Say (n,) whether sightings (T, n, 3) tell two frames apart, and if it is the second.
-
-    Args:
-        seen: Sightings, NaN where not seen.
-        on_best: (n, T, 3) where the first frame leads.
-        on_calm: Where the second leads.
-        config: How steady a point is.
-    """
-    distance = np.linalg.norm(on_best - on_calm, axis=-1)
-    seen = np.moveaxis(seen, 0, 1)
-    counts = (distance > _TOLD_M) & np.isfinite(seen[..., 0])
-    nearer = np.linalg.norm(seen - on_calm, axis=-1) < np.linalg.norm(seen - on_best, axis=-1)
-    n = counts.sum(axis=1)
-    of_calm = (nearer & counts).sum(axis=1)
-    is_calm = (n >= _LEAST_TOLD) & (of_calm >= config.steady_share * n)
-    is_best = (n >= _LEAST_TOLD) & (n - of_calm >= config.steady_share * n)
-    return is_calm | is_best | (distance.max(axis=1) <= _APART_M), is_calm
+    return _choose(error, local, _ALIKE_M, compare)
 
 
 def _carried_by(
     tracks: Tracks, poses: list[FloatArray], config: RobotFrameConfig
 ) -> tuple[NDArray[np.int32], FloatArray]:
-    """Say which frame carries each point (n,), -1 = none, and where in it (n, 3) m it was born.
+    """Say what carries each point (n,), -1 = none, -2 = unsure, and where it was born (n, 3).
 
     On a bare link a track slips, so that it stands still in no frame; yet it moves whenever the
-    link does, which a thing that waits for the hand does not.
+    link does, which a thing that waits for the hand does not. Where frames carry it alike, but
+    lead apart, the steps decide in which they part. What slips too often to say where it is, is
+    unsure too.
     """
     seen = np.where(tracks.visible[..., None], tracks.xyz_world, np.nan)
     since_birth = np.arange(len(seen))[:, None] - tracks.born
     at_birth = (np.abs(since_birth) <= _AT_BIRTH)[..., None]
+    step_m = np.linalg.norm(np.diff(seen, axis=0), axis=-1)
     local = np.full((len(poses), tracks.n, 3), np.nan)
-    missed, way = (np.full((len(poses), tracks.n), np.inf) for _ in range(2))
+    missed = np.full((len(poses), tracks.n), np.inf)
+    slips = np.zeros(tracks.n, np.bool_)
     for index, T in enumerate(poses):
         in_frame = transform_points(inverse(T)[:, None], seen)
         local[index], _ = _middle_and_away(np.where(at_birth, in_frame, np.nan))
-        carried = transform_points(T[1:, None], in_frame[:-1])
-        carried_m = np.linalg.norm(carried - seen[:-1], axis=-1)
-        missed_m = np.linalg.norm(seen[1:] - carried, axis=-1)
-        told = (carried_m > _CARRIED_M) & np.isfinite(missed_m)
+        carried_m, missed_m, told = _steps(seen, T)
         follows = told & (missed_m <= _MOST_MISSED * carried_m)
         n, way_m = told.sum(axis=0), np.sum(carried_m, axis=0, where=told)
-        fits = (n >= config.min_seen) & (follows.sum(axis=0) >= config.steady_share * n)
+        on_it = (n >= config.min_seen) & ~_waits(step_m, carried_m, missed_m, told)
+        slips |= on_it & (follows.sum(axis=0) >= _LEAST_FOLLOWED * n)
+        fits = on_it & (follows.sum(axis=0) >= config.steady_share * n)
+        fits &= np.isfinite(local[index, :, 0])
         missed[index, fits] = np.sum(missed_m, axis=0, where=told)[fits] / way_m[fits]
-        way[index, fits] = way_m[fits]
-    alike = missed <= missed.min(axis=0) + _ALIKE_MISSED
-    chosen = np.where(alike, way, np.inf).argmin(axis=0)
-    points = np.arange(tracks.n)
-    where = local[chosen, points]
-    carried_along = np.isfinite(missed[chosen, points]) & np.isfinite(where[:, 0])
-    return np.where(carried_along, chosen, -1).astype(np.int32), where
+    ends = np.stack(poses, axis=1)
+    steps = ends[1:] @ inverse(ends[:-1])
+
+    def compare(rows: Rows, first: Rows, second: Rows) -> tuple[Mask, Mask]:
+        there = seen[:, rows]
+        on_first, on_second = (transform_points(steps[:, f], there[:-1]) for f in (first, second))
+        told, is_second = _told(there[1:], on_first, on_second, _CARRIED_M, config.steady_share)
+        paths = (transform_points(ends[:, f], local[f, rows]) for f in (first, second))
+        return told | _together(*paths), is_second
+
+    chosen, where = _choose(missed, local, _ALIKE_MISSED, compare)
+    return np.where(slips & (chosen == -1), _UNSURE, chosen).astype(np.int32), where
+
+
+def _steps(seen: FloatArray, T: FloatArray) -> tuple[FloatArray, FloatArray, Mask]:
+    """Return how far (T - 1, n) m a frame would carry points, and its error; where that tells."""
+    carried = transform_points((T[1:] @ inverse(T[:-1]))[:, None], seen[:-1])
+    carried_m = np.linalg.norm(carried - seen[:-1], axis=-1)
+    missed_m = np.linalg.norm(seen[1:] - carried, axis=-1)
+    return carried_m, missed_m, (carried_m > _CARRIED_M) & np.isfinite(missed_m)
+
+
+def _waits(step_m: FloatArray, carried_m: FloatArray, missed_m: FloatArray, told: Mask) -> Mask:
+    """Say (n,) which points rest for a while in which a frame would carry them far.
+
+    Args:
+        step_m: (T - 1, n) how far they go.
+        carried_m: How far the frame would carry them, and as the others from `_steps`.
+        missed_m: Its error.
+        told: Where that tells.
+    """
+    rests = step_m < missed_m
+    n, way_m = np.zeros(step_m.shape[1], np.int64), np.zeros(step_m.shape[1])
+    waits = np.zeros(step_m.shape[1], np.bool_)
+    for now in range(len(step_m)):
+        moves = told[now] & ~rests[now]
+        n[moves], way_m[moves] = 0, 0.0
+        counts = told[now] & rests[now]
+        n += counts
+        way_m += np.where(counts, carried_m[now], 0.0)
+        waits |= (n >= _WAITS) & (way_m > _WAITS_M)
+    return waits
+
+
+def _choose(
+    error: FloatArray, local: FloatArray, alike: float, compare: Compare
+) -> tuple[NDArray[np.int32], FloatArray]:
+    """Choose the frame (n,) that fits each point best, and its place (n, 3) in it.
+
+    Args:
+        error: (frames, n) of each frame at each point; inf where it does not fit.
+        local: (frames, n, 3) places in the frames.
+        alike: Difference of errors that tells nothing; sightings have to decide then.
+        compare: Says for rows, a first and a second frame for each, whether sightings tell which
+            it is or it does not matter, and if it is the second.
+
+    Returns:
+        The frames, -1 where none fits, -2 where sightings do not decide; the places.
+    """
+    chosen, least = error.argmin(axis=0), error.min(axis=0)
+    fits = np.isfinite(least)
+    unsure = np.zeros(len(chosen), np.bool_)
+    for frame in range(len(error)):
+        rows = np.flatnonzero(fits & (chosen != frame) & (error[frame] <= least + alike))
+        if not len(rows):
+            continue
+        told, is_second = compare(rows, chosen[rows], np.full(len(rows), frame))
+        chosen[rows[is_second]] = frame
+        unsure[rows[~told]] = True
+    where = local[chosen, np.arange(len(chosen))]
+    return np.where(fits, np.where(unsure, _UNSURE, chosen), -1).astype(np.int32), where
+
+
+def _told(
+    seen: FloatArray, on_first: FloatArray, on_second: FloatArray, apart_m: float, share: float
+) -> tuple[Mask, Mask]:
+    """Say (n,) whether sightings tell two frames apart, and if it is the second.
+
+    Args:
+        seen: (T, n, 3) m, NaN where not seen.
+        on_first: Where the first frame leads, alike.
+        on_second: Where the second leads.
+        apart_m: Distance of the two from which on a sighting counts.
+        share: Of those sightings, which has to agree.
+    """
+    distance = np.linalg.norm(on_first - on_second, axis=-1)
+    counts = (distance > apart_m) & np.isfinite(seen[..., 0])
+    nearer = np.linalg.norm(seen - on_second, axis=-1) < np.linalg.norm(seen - on_first, axis=-1)
+    n, of_second = counts.sum(axis=0), (nearer & counts).sum(axis=0)
+    is_second = (n >= _LEAST_TOLD) & (of_second >= share * n)
+    return is_second | ((n >= _LEAST_TOLD) & (n - of_second >= share * n)), is_second
+
+
+def _together(first: FloatArray, second: FloatArray) -> Mask:
+    """Say (n,) whether two ways (T, n, 3) never lead apart, so that either will do."""
+    return np.linalg.norm(first - second, axis=-1).max(axis=0) <= _APART_M
 
 
 def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -82,21 +82,52 @@ def test_what_follows_no_frame_is_fixed_to_none(frames, noise_m):
     assert fixed(frames, "hand", np.ones(T, np.bool_), noise_m)[0] == [""] * len(POINTS)
 
 
-def test_what_slips_along_a_hand_stays_where_it_was_found(frames):
-    slips = np.arange(T)[:, None, None] * frames["hand"][:, None, :3, 0] * 0.0015
-    names, error = fixed(frames, "hand", np.ones(T, np.bool_), astray=slips)
-    assert names == ["hand"] * len(POINTS)
+def slipping(frames, on):
+    """Return (T, n, 3) m by which tracks that slip along what they are on are wrong."""
+    return np.arange(T)[:, None, None] * frames[on][:, None, :3, 0] * 0.0015
+
+
+@pytest.mark.parametrize("on", ["hand", "finger"])
+def test_what_slips_stays_where_it_was_found(frames, on):
+    slips = slipping(frames, on)
+    names, error = fixed(frames, on, np.ones(T, np.bool_), astray=slips)
+    assert names == [on] * len(POINTS)
     assert np.linalg.norm(error, axis=-1).max() < 0.005 < np.linalg.norm(slips, axis=-1).max()
 
 
-@pytest.mark.parametrize("waits", [10, 20])
+@pytest.mark.parametrize("on", ["hand", "finger"])
+def test_what_slips_on_hand_or_finger_is_given_up(frames, on):
+    names, error = fixed(frames, on, np.arange(T) < CLOSES, astray=slipping(frames, on))
+    assert names == [""] * len(POINTS)
+    assert np.isnan(error).all()
+
+
+def test_what_slips_too_often_is_given_up(frames):
+    slips = (np.arange(T) // 4)[:, None, None] * frames["hand"][:, None, :3, 0] * 0.02
+    names, error = fixed(frames, "hand", np.ones(T, np.bool_), astray=slips)
+    assert names == [""] * len(POINTS)
+    assert np.isnan(error).all()
+
+
+@pytest.mark.parametrize("waits", [8, 10, 20])
 def test_a_thing_that_waits_for_the_hand_is_fixed_to_none(frames, waits):
     thing = frames["hand"][np.maximum(np.arange(T), waits)]
     on_thing, on_hand = (
         transform_points(poses[:, None], POINTS) for poses in (thing, frames["hand"])
     )
-    names, _ = fixed(frames, "hand", np.ones(T, np.bool_), astray=on_thing - on_hand)
+    seen, astray = np.ones(T, np.bool_), on_thing - on_hand
+    names, error = fixed(frames, "hand", seen, NOISE_M / 2, astray=astray)
     assert names == [""] * len(POINTS)
+    assert np.isfinite(error).all()
+
+
+def test_what_rests_whenever_it_is_seen_is_fixed_to_none():
+    turn = np.clip(np.arange(T) / 8.0, 0.0, 1.0) * 0.8 + 0.01 * np.sin(np.arange(T))
+    link = np.stack([exp([0.0, 0.0, 1.0, 0.0, 0.0, a]) for a in turn])
+    on_link = transform_points(link[:, None], POINTS)
+    names, error = fixed({"link": link}, "link", np.arange(T) > 9, astray=on_link[-1] - on_link)
+    assert names == [""] * len(POINTS)
+    assert np.isfinite(error).all()
 
 
 def test_what_rests_is_fixed_to_none(frames):
