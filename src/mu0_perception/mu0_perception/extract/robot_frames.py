@@ -128,7 +128,7 @@ def _frames_of(
         local[index], away = _middle_and_away(transform_points(inverse(T)[:, None], seen))
         spread = _spread(away, config.steady_share)
         path = transform_points(T[:, None], local[index][None])
-        travel = np.linalg.norm(np.nanmax(path, axis=0) - np.nanmin(path, axis=0), axis=-1)
+        travel = np.linalg.norm(np.ptp(path, axis=0), axis=-1)
         fits = enough & (spread < spread_at_rest) & (spread <= config.spread_m)
         fits &= (travel > config.min_travel_m) & ~_waits(step_m, *_steps(seen, T))
         fits &= _told(seen, at_rest, path, _TOLD_M, config.steady_share)[1]
