@@ -84,3 +84,30 @@ def test_speed_is_measured_anew(benchmark, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         speed.main()
     assert len(commands) == 1
+
+
+def test_trainings_differ_in_their_episodes_alone_and_go_on(
+    benchmark, monkeypatch, tmp_path, capsys
+):
+    training = benchmark("extract_training")
+    runs = []
+
+    def run(package, program, *flags, **options):
+        if program == "train":
+            runs.append((flags, options))
+            (options["output"] / "state").mkdir(parents=True, exist_ok=True)
+        error = 0.02 if "run_exact" in str(options.get("checkpoint")) else 0.025
+        moving = {"moving": {"minADE_5_uvz": error}}
+        return f"a table\n{json.dumps({'methods': {'model': {'horizon_32': moving}}})}\n"
+
+    monkeypatch.setattr(training, "ros2_run", run)
+    monkeypatch.setattr(sys, "argv", ["training", "--out", str(tmp_path), "--steps", "7"])
+    for _ in range(2):
+        training.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures == {"steps": 7, "exact": 0.02, "extracted": 0.025, "share_of_accuracy": 0.8}
+    (_, exact), (_, extracted), *again = runs
+    different = {name for name in exact if exact[name] != extracted[name]}
+    assert different == {"output", "episodes"}
+    outputs = exact["output"], extracted["output"]
+    assert again == [(("--resume",), {"output": output}) for output in outputs]
