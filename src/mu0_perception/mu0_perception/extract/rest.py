@@ -1,8 +1,9 @@
 """Own points at rest: a few that the pictures keep showing in their place, beside those that move.
 
-A model that never sees points at rest lets everything move, and one that sees them on far walls
-alone lets the table move. They have rows that say so, which readers that want moving points alone
-leave out, as the released one does.
+A model that never sees points at rest lets everything move; one that sees them on far walls alone
+lets the table move, and one that sees few on things lets what the instruction does not name move.
+They have rows that say so, which readers that want moving points alone leave out, as the released
+one does.
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,11 @@ _SOME = 500  # places of what moves that tell what is near
 class RestConfig:
     """Say which points at rest are kept."""
 
-    points: int = option(
-        48, description="Points at rest that are kept too, at most: half on things", low=0
+    on_things: int = option(
+        128, description="Points at rest on things that are kept too, at most", low=0
+    )
+    around: int = option(
+        32, description="Points at rest around things that are kept too, at most", low=0
     )
     seen_share: float = option(
         0.5, description="Share of pictures a point at rest is seen in", low=0.0, high=1.0
@@ -67,11 +71,11 @@ def find_resting(
     """
     first = int(moving.cluster.max()) + 1
     confirmed = _confirmed(replace(still, xyz_world=_kept_in_place(still)), frames, config, follow)
-    things = _chosen(confirmed, moving, config.points // 2)
+    things = _even_share(confirmed, config.on_things)
     entities, cluster = np.unique(things.cluster, return_inverse=True)
     things = replace(things, cluster=(first + cluster).astype(np.int32))
     background = _confirmed(_grids(frames, first + len(entities)), frames, config, follow)
-    return joined(things, _chosen(background, moving, config.points - things.n))
+    return joined(things, _chosen(background, moving, config.around))
 
 
 def _kept_in_place(tracks: Tracks) -> NDArray[np.float64]:
@@ -114,13 +118,21 @@ def _confirmed(
     candidates: Tracks, frames: Sequence[RgbdFrame], config: RestConfig, follow: FollowConfig
 ) -> Tracks:
     """Return the candidates that the pictures show in their place."""
-    if candidates.n == 0 or config.points == 0:
-        return candidates.part(np.arange(0))
+    if candidates.n == 0:
+        return candidates
     sight = look(frames, candidates.xyz_world[0], candidates.colour, follow)
     rests = (sight.there.mean(axis=0) >= config.seen_share) & (
         sight.gone.mean(axis=0) <= config.gone_share
     )
     return replace(candidates, visible=sight.there).part(np.flatnonzero(rests))
+
+
+def _even_share(candidates: Tracks, n: int) -> Tracks:
+    """Return n of the candidates, of each entity as large a share."""
+    order = np.argsort(candidates.cluster, kind="stable")
+    if candidates.n > n:
+        order = order[np.linspace(0, candidates.n, n, endpoint=False).astype(np.int64)]
+    return candidates.part(order)
 
 
 def _chosen(candidates: Tracks, moving: Tracks, n: int) -> Tracks:

@@ -84,7 +84,7 @@ def test_a_bag_becomes_an_episode_of_what_moves(film, bag, extract, tmp_path, ca
 @pytest.mark.parametrize("camera_moves", [False, True])
 def test_some_points_at_rest_have_rows_too(film, bag, extract, on_box, camera_moves):
     film = film(14, camera_moves=camera_moves)
-    _, _, out = extract(bag(film), "--rest.points", "20")
+    _, _, out = extract(bag(film), "--rest.around", "10", "--rest.on_things", "10")
     episode = read_episode(out / "bag")
     moved, resting = film.boxes
     counts = []
