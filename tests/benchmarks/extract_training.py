@@ -14,8 +14,8 @@ import os
 import subprocess
 from pathlib import Path
 
-ROBOTS = ("panda", "ur5e", "iiwa")
-TASKS = ("lift", "lift_named")
+from extract_recordings import ROBOTS, TASKS
+
 HELD_OUT_SEED, SAMPLES, HORIZON = 40_000, 5, 32
 # More points on things than by default, where episodes are there to be trained on: docs/extract.md
 SELECTION = {

@@ -1,4 +1,4 @@
-"""Own points at rest: a few that the pictures keep showing in their place, beside those that move.
+"""Own points at rest: some that the pictures keep showing in their place, beside those that move.
 
 A model that never sees points at rest lets everything move; one that sees them on far walls alone
 lets the table move, and one that sees few on things lets what the instruction does not name move.
@@ -70,10 +70,13 @@ def find_resting(
         follow: When a surface is a point's.
     """
     first = int(moving.cluster.max()) + 1
-    confirmed = _confirmed(replace(still, xyz_world=_kept_in_place(still)), frames, config, follow)
-    things = _even_share(confirmed, config.on_things)
+    things = still.part(np.arange(still.n if config.on_things else 0))
+    things = replace(things, xyz_world=_kept_in_place(things))
+    things = _even_share(_confirmed(things, frames, config, follow), config.on_things)
     entities, cluster = np.unique(things.cluster, return_inverse=True)
     things = replace(things, cluster=(first + cluster).astype(np.int32))
+    if config.around == 0:
+        return things
     background = _confirmed(_grids(frames, first + len(entities)), frames, config, follow)
     return joined(things, _chosen(background, moving, config.around))
 
