@@ -31,7 +31,14 @@ from mu0_perception.extract.motion import find_moving, moves_apart
 from mu0_perception.extract.recording import Recording
 from mu0_perception.extract.rest import find_resting
 from mu0_perception.extract.rigid import split_entities
-from mu0_perception.extract.robot_frames import astray, fix_to_frames, within_budget
+from mu0_perception.extract.robot_frames import (
+    astray,
+    distinct_frames,
+    fix_to_frames,
+    stays_on_robot,
+    within_budget,
+)
+from mu0_perception.extract.robot_surface import surface_points
 from mu0_perception.extract.sidecar import (
     SIDECAR_VERSION,
     metres_per_step,
@@ -173,8 +180,11 @@ def _moving(
 ) -> tuple[Tracks, NDArray[np.bool_], dict[int, str]] | None:
     """Sort what moves into bodies, and add what rests; None if nothing moves."""
     follow = config.tracks.follow
-    poses = {} if flat else recording.frame_poses(frames.stamps_s)
-    tracks, fixed, names = fix_to_frames(tracks, frames, poses, config.robot, follow)
+    on_frames = config.robot.use and not flat
+    names, poses = distinct_frames(recording.frame_poses(frames.stamps_s) if on_frames else {})
+    tracks, fixed = fix_to_frames(tracks, frames, poses, config.robot, follow)
+    surface, on_surface = surface_points(tracks, fixed, frames, poses, follow)
+    tracks, fixed = joined(tracks, surface), np.concatenate([fixed, on_surface])
     # Without depth only colour would tell that a point stayed, and things share their colours.
     moving = find_moving(tracks, frames, config.motion, follow, trusted=flat | (fixed >= 0))
     moves = np.asarray(moving.any(axis=0))
@@ -182,7 +192,9 @@ def _moving(
     if not flat:  # its cells are no things
         moves &= (fixed >= 0) | ~moves_apart(tracks, moves, config.motion)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
-    moves[moves] = within_budget(tracks.part(moves), fixed[moves], config.robot)
+    moves[moves] = ~stays_on_robot(tracks.part(moves), fixed[moves])
+    found = np.arange(len(moves)) >= len(moves) - surface.n
+    moves[moves] = within_budget(tracks.part(moves), fixed[moves], found[moves], config.robot)
     if not moves.any():
         return None
     tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]

@@ -11,6 +11,7 @@ from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
 from mu0_core.se3 import inverse, transform_points
@@ -35,6 +36,8 @@ _LEAST_FOLLOWED = 0.5  # share of the times in which a frame carries a point, by
 _WAITS = 5  # pictures that a point rests in, while a frame would carry it, if it is not on it
 _WAITS_M = 0.05  # that the frame would carry it meanwhile
 _ALIKE_MISSED = 0.05  # difference of that which tells nothing
+_ON_ROBOT_M = 0.02  # of points on the robot
+_ON_ROBOT_SHARE = 0.9  # of the sightings of a point that slips along it
 _AT_BIRTH = 1  # pictures before and after, in which a track has not slipped yet
 
 
@@ -73,25 +76,24 @@ class RobotFrameConfig:
 def fix_to_frames(
     tracks: Tracks,
     frames: Sequence[RgbdFrame],
-    T_world_frame: dict[str, FloatArray],
+    poses: list[FloatArray],
     config: RobotFrameConfig,
     follow: FollowConfig,
-) -> tuple[Tracks, NDArray[np.int32], tuple[str, ...]]:
+) -> tuple[Tracks, NDArray[np.int32]]:
     """Let tracks that stand still in a moving frame follow it exactly; give up what may be on two.
 
     Args:
         tracks: Of all points.
         frames: The pictures, for what is visible.
-        T_world_frame: {frame: (T, 4, 4)}; NaN where not known.
+        poses: (T, 4, 4) of each frame in the world.
         config: When a point is fixed.
         follow: When a surface is a point's.
 
     Returns:
-        The tracks; (n,) which frame each point is fixed to, -1 = none; the names of the frames.
+        The tracks; (n,) which frame each point is fixed to, -1 = none.
     """
-    names, poses = _distinct(T_world_frame)
-    if not config.use or not names:
-        return tracks, np.full(tracks.n, -1, np.int32), ()
+    if not poses:
+        return tracks, np.full(tracks.n, -1, np.int32)
     fixed, local = _frames_of(tracks, poses, config)
     free = np.flatnonzero(fixed == -1)
     fixed[free], local[free] = _carried_by(tracks.part(free), poses, config)
@@ -100,13 +102,13 @@ def fix_to_frames(
     xyz_world[:, unsure], visible[:, unsure], fixed[unsure] = np.nan, False, -1
     rows = np.flatnonzero(fixed >= 0)
     if not len(rows):
-        return replace(tracks, xyz_world=xyz_world, visible=visible), fixed, names
+        return replace(tracks, xyz_world=xyz_world, visible=visible), fixed
     path = np.stack([transform_points(poses[fixed[i]], local[i]) for i in rows], axis=1)
     there = look(frames, path, tracks.colour[rows], follow).there
     xyz_world[:, rows], visible[:, rows] = path, there
     group = tracks.group.copy()
     group[rows] = fixed[rows]
-    return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed, names
+    return replace(tracks, xyz_world=xyz_world, visible=visible, group=group), fixed
 
 
 def _frames_of(
@@ -282,8 +284,28 @@ def astray(cluster: NDArray[np.int32], fixed: NDArray[np.int32]) -> NDArray[np.b
     return (fixed < 0) & np.isin(cluster, on_robot)
 
 
+def stays_on_robot(tracks: Tracks, fixed: NDArray[np.int32]) -> Mask:
+    """Say (n,) which points follow no frame, yet are never seen away from points that do.
+
+    They slip along the robot. What it takes in hand was elsewhere before, and what it holds all
+    the time follows a frame.
+    """
+    near = np.zeros(tracks.visible.shape, np.bool_)
+    others = np.flatnonzero(fixed < 0)
+    for now, (xyz, visible) in enumerate(zip(tracks.xyz_world, tracks.visible, strict=True)):
+        robot = xyz[(fixed >= 0) & np.isfinite(xyz[:, 0])]
+        seen = others[visible[others]]
+        if len(robot) and len(seen):
+            near[now, seen] = cKDTree(robot).query(xyz[seen])[0] <= _ON_ROBOT_M
+    seen_n = np.maximum(tracks.visible.sum(axis=0), 1)
+    return np.asarray((fixed < 0) & (near.sum(axis=0) >= _ON_ROBOT_SHARE * seen_n))
+
+
 def within_budget(
-    tracks: Tracks, fixed: NDArray[np.int32], config: RobotFrameConfig
+    tracks: Tracks,
+    fixed: NDArray[np.int32],
+    on_surface: NDArray[np.bool_],
+    config: RobotFrameConfig,
 ) -> NDArray[np.bool_]:
     """Say which points (n,) to keep so that few enough are on the robot.
 
@@ -293,14 +315,16 @@ def within_budget(
     Args:
         tracks: Of all points.
         fixed: (n,) robot frame each is fixed to, -1 = none.
+        on_surface: (n,) which were found on its surface; a frame that has some needs no others.
         config: How many.
     """
+    robot = (fixed >= 0) & (on_surface | ~np.isin(fixed, fixed[on_surface]))
     turns = [
-        _by_sight(tracks.visible, np.flatnonzero(fixed == f), config.points_per_frame)
-        for f in np.unique(fixed[fixed >= 0])
+        _by_sight(tracks.visible, np.flatnonzero(robot & (fixed == f)), config.points_per_frame)
+        for f in np.unique(fixed[robot])
     ]
     first = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
-    rest = np.setdiff1d(np.flatnonzero(fixed >= 0), first)
+    rest = np.setdiff1d(np.flatnonzero(robot), first)
     travel_m = np.nansum(
         np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
     )
@@ -325,7 +349,9 @@ def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> 
     return order
 
 
-def _distinct(T_world_frame: dict[str, FloatArray]) -> tuple[tuple[str, ...], list[FloatArray]]:
+def distinct_frames(
+    T_world_frame: dict[str, FloatArray],
+) -> tuple[tuple[str, ...], list[FloatArray]]:
     """Return frames that are known throughout; of those fixed to each other only the first."""
     names: list[str] = []
     poses: list[FloatArray] = []

@@ -5,7 +5,12 @@ import pytest
 
 from mu0_core.camera import Camera
 from mu0_core.se3 import exp, transform_points
-from mu0_perception.extract.robot_frames import RobotFrameConfig, _quantile, fix_to_frames
+from mu0_perception.extract.robot_frames import (
+    RobotFrameConfig,
+    _quantile,
+    distinct_frames,
+    fix_to_frames,
+)
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
@@ -56,9 +61,8 @@ def fixed(frames, on, seen, noise_m=NOISE_M, points=POINTS, astray=0.0):
         )
         for t in range(T)
     ]
-    found, index, names = fix_to_frames(
-        tracks, pictures, frames, RobotFrameConfig(), FollowConfig()
-    )
+    names, poses = distinct_frames(frames)
+    found, index = fix_to_frames(tracks, pictures, poses, RobotFrameConfig(), FollowConfig())
     return ["" if i < 0 else names[i] for i in index], found.xyz_world - xyz
 
 

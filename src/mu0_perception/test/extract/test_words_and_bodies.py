@@ -242,7 +242,7 @@ def moved(visible, travel_m=None):
 )
 def test_points_on_the_robot_are_limited_and_each_frame_has_some(visible, fixed, n, each):
     config = RobotFrameConfig(points=n, points_per_frame=each)
-    kept = within_budget(moved(visible), fixed, config)
+    kept = within_budget(moved(visible), fixed, np.zeros(12, np.bool_), config)
     assert kept[fixed < 0].all()
     counts = np.array([kept[fixed == f].sum() for f in range(4)])
     have = np.array([(fixed == f).sum() for f in range(4)])
@@ -260,8 +260,16 @@ def test_what_travels_farthest_has_most_of_the_robots_points():
     fixed = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1], np.int32)
     travel_m = np.array([0.1, 0.1, 0.1, 0.1, 0.5, 0.6, 0.7, 0.8, 0.0])
     config = RobotFrameConfig(points=4, points_per_frame=1)
-    kept = within_budget(moved(visible, travel_m), fixed, config)
+    kept = within_budget(moved(visible, travel_m), fixed, np.zeros(9, np.bool_), config)
     assert np.flatnonzero(kept).tolist() == [0, 4, 6, 7, 8]
+
+
+def test_a_frame_whose_surface_has_points_needs_no_tracks():
+    fixed = np.array([0, 0, 0, 1, 1, -1], np.int32)
+    on_surface = np.array([False, True, True, False, False, False])
+    visible = np.ones((5, 6), np.bool_)
+    kept = within_budget(moved(visible), fixed, on_surface, RobotFrameConfig(points=8))
+    assert np.flatnonzero(kept).tolist() == [1, 2, 3, 4, 5]
 
 
 def test_points_on_the_robot_that_follow_no_frame_are_astray():
@@ -273,7 +281,8 @@ def test_points_on_the_robot_that_follow_no_frame_are_astray():
 def test_what_is_kept_of_a_robot_frame_shows_it_in_every_picture():
     first, second = np.arange(10) < 6, np.arange(10) >= 6
     visible = np.column_stack([first, first, first, second])
-    kept = within_budget(moved(visible), np.zeros(4, np.int32), RobotFrameConfig(points=2))
+    none = np.zeros(4, np.bool_)
+    kept = within_budget(moved(visible), np.zeros(4, np.int32), none, RobotFrameConfig(points=2))
     assert visible[:, kept].any(axis=1).all()
 
 

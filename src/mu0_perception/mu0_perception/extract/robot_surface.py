@@ -1,0 +1,164 @@
+"""Own points on a robot's surface, also where it is bare and tracks slip.
+
+What the pictures show near tracks that are fixed to a frame may be fixed to it too. So places on
+the surfaces around them are tried on each frame nearby, and at rest: a place is on the frame that
+it can follow through the whole recording, while the pictures show it there, or something before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from mu0_core.se3 import inverse, transform_points
+from mu0_perception.extract.sight import look
+from mu0_perception.extract.tracks import Tracks
+from mu0_perception.following import FollowConfig
+from mu0_perception.frame import RgbdFrame
+from mu0_perception.selection import grid_points, picture_of
+from mu0_perception.tracking import colour_at
+
+FloatArray = NDArray[np.float64]
+_PICTURES = 4  # whose surfaces are tried
+_GRID_CELLS = 64  # across a picture
+_NEAREST = 8  # tracks that tell which frames are nearby
+_REACH_M = 0.06  # how near
+_APART_M = 0.01  # of two ways, from which on it matters which is taken
+_MIN_TRAVEL_M = 0.02  # of a way that tells of a frame
+_MIN_SEEN = 5  # pictures
+_GONE_SHARE = 0.1  # of the pictures that show a place, or nothing there: without it
+_CELL_M = 0.02  # of a frame's surface, of which one point is kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tries:
+    """Hold places on the frames that they are tried on, (m,) each.
+
+    Attributes:
+        place: Number of the place, in order.
+        frame: The frame.
+        picture: Where the place was seen.
+        xyz_world: (m, 3) m, there.
+        colour: (m, 3) of it.
+    """
+
+    place: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    picture: NDArray[np.int64]
+    xyz_world: FloatArray
+    colour: NDArray[np.float32]
+
+
+def surface_points(
+    tracks: Tracks,
+    fixed: NDArray[np.int32],
+    frames: Sequence[RgbdFrame],
+    poses: Sequence[FloatArray],
+    follow: FollowConfig,
+) -> tuple[Tracks, NDArray[np.int32]]:
+    """Return points of the surfaces around tracks that are fixed to frames, and their frames.
+
+    Args:
+        tracks: Of all points.
+        fixed: (n,) frame each is fixed to, -1 = none.
+        frames: The pictures.
+        poses: (T, 4, 4) of each frame.
+        follow: When a surface is a point's.
+    """
+    if not (fixed >= 0).any():
+        return tracks.part(fixed >= 0), np.empty(0, np.int32)
+    ends = np.stack(
+        [*poses, np.broadcast_to(np.eye(4), poses[0].shape)], axis=1
+    )  # rest comes last
+    tries = _tries(tracks, fixed, frames, n_frames=len(poses))
+    local = transform_points(
+        inverse(ends[tries.picture, tries.frame])[:, None], tries.xyz_world[:, None]
+    )
+    way = transform_points(ends[:, tries.frame], local[:, 0])
+    sight = look(frames, way, tries.colour, follow)
+    there, gone = sight.there.sum(axis=0), sight.gone.sum(axis=0)
+    rests = tries.frame == len(poses)
+    fits = (there >= _MIN_SEEN) & (gone <= _GONE_SHARE * (there + gone))
+    fits &= rests | (np.linalg.norm(np.ptp(way, axis=0), axis=-1) > _MIN_TRAVEL_M)
+    told = _best(tries.place, way, there, fits)
+    told = told[~rests[told]]
+    kept = told[_one_of_each_cell(tries.frame[told], local[told, 0], there[told])]
+    frame = tries.frame[kept].astype(np.int32)
+    points = Tracks(
+        xyz_world=way[:, kept],
+        visible=sight.there[:, kept],
+        cluster=np.full(len(kept), tracks.cluster.max(initial=-1) + 1, np.int32),
+        born=tries.picture[kept],
+        colour=tries.colour[kept],
+        group=frame,
+    )
+    return points, frame
+
+
+def _tries(
+    tracks: Tracks, fixed: NDArray[np.int32], frames: Sequence[RgbdFrame], *, n_frames: int
+) -> _Tries:
+    """Return the places near tracks on frames, on each of these frames and at rest."""
+    on_frames = np.flatnonzero(fixed >= 0)
+    found: list[_Tries] = []
+    count = 0
+    for index in np.unique(np.linspace(0, len(frames) - 1, _PICTURES).astype(int)).tolist():
+        uv, xyz_world = _places(frames[index])
+        tree = cKDTree(tracks.xyz_world[index, on_frames])
+        _, which = tree.query(xyz_world, _NEAREST, distance_upper_bound=_REACH_M)
+        nearby = np.append(fixed[on_frames], -1)[which]  # (places, nearest), -1 = none in reach
+        tried = np.zeros((len(uv), n_frames + 1), np.bool_)
+        row, column = np.nonzero(nearby >= 0)
+        tried[row, nearby[row, column]] = True
+        tried[:, -1] = tried.any(axis=1)
+        place, frame = np.nonzero(tried)
+        colour = colour_at(frames[index].rgb, uv)
+        found.append(
+            _Tries(
+                place=count + place,
+                frame=frame,
+                picture=np.full(len(place), index),
+                xyz_world=xyz_world[place],
+                colour=colour[place],
+            )
+        )
+        count += len(uv)
+    fields = ("place", "frame", "picture", "xyz_world", "colour")
+    return _Tries(**{name: np.concatenate([getattr(f, name) for f in found]) for name in fields})
+
+
+def _places(frame: RgbdFrame) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return a grid of places on the surfaces of a picture: (m, 2) px and (m, 3) m."""
+    uv = grid_points(
+        picture_of(frame),
+        spacing_px=max(frame.camera.width // _GRID_CELLS, 2),
+        taken_uv=np.empty((0, 2), np.float32),
+    )
+    column, row = uv.astype(np.int64).T
+    xyz = frame.camera.unproject(np.column_stack([uv, frame.depth_m[row, column]]))
+    return uv, transform_points(frame.T_fixed_camera, xyz)
+
+
+def _best(
+    place: NDArray[np.int64], way: FloatArray, there: NDArray[np.int64], fits: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Return the tries to take: of each place the one seen most, if no other leads elsewhere."""
+    rows = np.flatnonzero(fits)
+    rows = rows[np.lexsort((-there[rows], place[rows]))]
+    places, first, number = np.unique(place[rows], return_index=True, return_inverse=True)
+    apart = np.linalg.norm(way[:, rows] - way[:, rows[first[number]]], axis=-1).max(axis=0)
+    doubtful = np.zeros(len(places), np.bool_)
+    doubtful[number[apart > _APART_M]] = True
+    return rows[first[~doubtful]]
+
+
+def _one_of_each_cell(
+    frame: NDArray[np.int64], local: FloatArray, there: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Return the points to keep: of each cell of each frame's surface the one seen most."""
+    order = np.argsort(-there, kind="stable")
+    cells = np.column_stack([frame, np.floor(local / _CELL_M).astype(np.int64)])[order]
+    _, first = np.unique(cells, axis=0, return_index=True)
+    return np.sort(order[first])
