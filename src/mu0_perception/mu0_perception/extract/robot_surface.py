@@ -23,9 +23,9 @@ from mu0_perception.tracking import colour_at
 FloatArray = NDArray[np.float64]
 _PICTURES = 4  # whose surfaces are tried
 _GRID_CELLS = 64  # across a picture
-_NEAREST = 8  # tracks that tell which frames are nearby
-_REACH_M = 0.06  # how near
+_REACH_M = 0.06  # of a track on a frame, within which surfaces are tried on it
 _APART_M = 0.01  # of two ways, from which on it matters which is taken
+_TELLING = 3  # pictures more that show a place on one of them tell that it is the right one
 _MIN_TRAVEL_M = 0.02  # of a way that tells of a frame
 _MIN_SEEN = 5  # pictures
 _GONE_SHARE = 0.1  # of the pictures that show a place, or nothing there: without it
@@ -69,9 +69,8 @@ def surface_points(
     """
     if not (fixed >= 0).any():
         return tracks.part(fixed >= 0), np.empty(0, np.int32)
-    ends = np.stack(
-        [*poses, np.broadcast_to(np.eye(4), poses[0].shape)], axis=1
-    )  # rest comes last
+    rest = np.broadcast_to(np.eye(4), poses[0].shape)
+    ends = np.stack([*poses, rest], axis=1)
     tries = _tries(tracks, fixed, frames, n_frames=len(poses))
     local = transform_points(
         inverse(ends[tries.picture, tries.frame])[:, None], tries.xyz_world[:, None]
@@ -82,7 +81,7 @@ def surface_points(
     rests = tries.frame == len(poses)
     fits = (there >= _MIN_SEEN) & (gone <= _GONE_SHARE * (there + gone))
     fits &= rests | (np.linalg.norm(np.ptp(way, axis=0), axis=-1) > _MIN_TRAVEL_M)
-    told = _best(tries.place, way, there, fits)
+    told = _best(tries.place, way, there - gone, fits)
     told = told[~rests[told]]
     kept = told[_one_of_each_cell(tries.frame[told], local[told, 0], there[told])]
     frame = tries.frame[kept].astype(np.int32)
@@ -101,18 +100,16 @@ def _tries(
     tracks: Tracks, fixed: NDArray[np.int32], frames: Sequence[RgbdFrame], *, n_frames: int
 ) -> _Tries:
     """Return the places near tracks on frames, on each of these frames and at rest."""
-    on_frames = np.flatnonzero(fixed >= 0)
+    used = np.unique(fixed[fixed >= 0])
     found: list[_Tries] = []
     count = 0
     for index in np.unique(np.linspace(0, len(frames) - 1, _PICTURES).astype(int)).tolist():
         uv, xyz_world = _places(frames[index])
-        tree = cKDTree(tracks.xyz_world[index, on_frames])
-        _, which = tree.query(xyz_world, _NEAREST, distance_upper_bound=_REACH_M)
-        nearby = np.append(fixed[on_frames], -1)[which]  # (places, nearest), -1 = none in reach
-        tried = np.zeros((len(uv), n_frames + 1), np.bool_)
-        row, column = np.nonzero(nearby >= 0)
-        tried[row, nearby[row, column]] = True
-        tried[:, -1] = tried.any(axis=1)
+        away_m = np.full((len(uv), n_frames + 1), np.inf)
+        for frame in used:
+            away_m[:, frame] = cKDTree(tracks.xyz_world[index, fixed == frame]).query(xyz_world)[0]
+        away_m[:, -1] = away_m.min(axis=1)
+        tried = away_m <= _REACH_M
         place, frame = np.nonzero(tried)
         colour = colour_at(frames[index].rgb, uv)
         found.append(
@@ -142,15 +139,23 @@ def _places(frame: RgbdFrame) -> tuple[NDArray[np.float32], FloatArray]:
 
 
 def _best(
-    place: NDArray[np.int64], way: FloatArray, there: NDArray[np.int64], fits: NDArray[np.bool_]
+    place: NDArray[np.int64], way: FloatArray, shown: NDArray[np.int64], fits: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Return the tries to take: of each place the one seen most, if no other leads elsewhere."""
+    """Return the tries to take: of each place the one shown best, if none as good leads elsewhere.
+
+    Args:
+        place: (m,) of each try.
+        way: (T, m, 3) m.
+        shown: (m,) pictures that show it on its way, less those that show nothing there.
+        fits: (m,) which tries may be taken.
+    """
     rows = np.flatnonzero(fits)
-    rows = rows[np.lexsort((-there[rows], place[rows]))]
+    rows = rows[np.lexsort((-shown[rows], place[rows]))]
     places, first, number = np.unique(place[rows], return_index=True, return_inverse=True)
-    apart = np.linalg.norm(way[:, rows] - way[:, rows[first[number]]], axis=-1).max(axis=0)
+    best = rows[first[number]]
+    apart = np.linalg.norm(way[:, rows] - way[:, best], axis=-1).max(axis=0) > _APART_M
     doubtful = np.zeros(len(places), np.bool_)
-    doubtful[number[apart > _APART_M]] = True
+    doubtful[number[apart & (shown[rows] > shown[best] - _TELLING)]] = True
     return rows[first[~doubtful]]
 
 

@@ -10,6 +10,7 @@ from mu0_perception.extract.robot_frames import (
     _quantile,
     distinct_frames,
     fix_to_frames,
+    stays_on_robot,
 )
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
@@ -153,3 +154,20 @@ def test_quantiles_are_those_of_numpy_also_of_nothing(share):
     np.testing.assert_allclose(
         _quantile(values, share), np.nanquantile(values, share, axis=0), rtol=0, atol=1e-12
     )
+
+
+def test_what_is_never_seen_away_from_the_robot_slips_along_it():
+    hand = np.column_stack([0.03 * np.arange(T), np.zeros(T), np.zeros(T)])
+    slips = hand + np.linspace(-0.015, 0.015, T)[:, None] * [0.0, 1.0, 0.0]
+    thing = np.where(np.arange(T)[:, None] < CLOSES, [0.03 * CLOSES, 0.0, 0.0], hand + 0.005)
+    xyz = np.stack([hand, slips, thing], axis=1)
+    tracks = Tracks(
+        xyz_world=xyz,
+        visible=np.ones(xyz.shape[:2], np.bool_),
+        cluster=np.zeros(3, np.int32),
+        born=np.zeros(3, np.int64),
+        colour=np.zeros((3, 3), np.float32),
+        group=np.full(3, -1, np.int32),
+    )
+    assert stays_on_robot(tracks, np.array([0, -1, -1])).tolist() == [False, True, False]
+    assert not stays_on_robot(tracks, np.array([-1, -1, -1])).any()
