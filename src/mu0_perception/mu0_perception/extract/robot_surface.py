@@ -2,7 +2,8 @@
 
 What the pictures show near tracks that are fixed to a frame may be fixed to it too. So places on
 the surfaces around them are tried on each frame nearby, and at rest: a place is on the frame that
-it can follow through the whole recording, while the pictures show it there, or something before it.
+it can follow through the whole recording, with the pictures showing it there, or something before
+it.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
 from mu0_perception.selection import grid_points, picture_of
-from mu0_perception.tracking import colour_at
+from mu0_perception.tracking import colour_at, depth_at
 
 FloatArray = NDArray[np.float64]
 _PICTURES = 4  # whose surfaces are tried
@@ -72,10 +73,8 @@ def surface_points(
     rest = np.broadcast_to(np.eye(4), poses[0].shape)
     ends = np.stack([*poses, rest], axis=1)
     tries = _tries(tracks, fixed, frames, n_frames=len(poses))
-    local = transform_points(
-        inverse(ends[tries.picture, tries.frame])[:, None], tries.xyz_world[:, None]
-    )
-    way = transform_points(ends[:, tries.frame], local[:, 0])
+    local = transform_points(inverse(ends[tries.picture, tries.frame]), tries.xyz_world)
+    way = transform_points(ends[:, tries.frame], local)
     sight = look(frames, way, tries.colour, follow)
     there, gone = sight.there.sum(axis=0), sight.gone.sum(axis=0)
     rests = tries.frame == len(poses)
@@ -83,11 +82,13 @@ def surface_points(
     fits &= rests | (np.linalg.norm(np.ptp(way, axis=0), axis=-1) > _MIN_TRAVEL_M)
     told = _best(tries.place, way, there - gone, fits)
     told = told[~rests[told]]
-    kept = told[_one_of_each_cell(tries.frame[told], local[told, 0], there[told])]
+    kept = told[_one_of_each_cell(tries.frame[told], local[told], there[told])]
     frame = tries.frame[kept].astype(np.int32)
+    there = sight.there[:, kept]
+    middle = _middle(way[:, kept], there, frames, ends[:, frame], follow)
     points = Tracks(
-        xyz_world=way[:, kept],
-        visible=sight.there[:, kept],
+        xyz_world=transform_points(ends[:, frame], middle),
+        visible=there,
         cluster=np.full(len(kept), tracks.cluster.max(initial=-1) + 1, np.int32),
         born=tries.picture[kept],
         colour=tries.colour[kept],
@@ -167,3 +168,32 @@ def _one_of_each_cell(
     cells = np.column_stack([frame, np.floor(local / _CELL_M).astype(np.int64)])[order]
     _, first = np.unique(cells, axis=0, return_index=True)
     return np.sort(order[first])
+
+
+def _middle(
+    way: FloatArray,
+    there: NDArray[np.bool_],
+    frames: Sequence[RgbdFrame],
+    T_world_frame: FloatArray,
+    follow: FollowConfig,
+) -> FloatArray:
+    """Return where points (n, 3) m are in their frames, by the depths of all pictures.
+
+    Args:
+        way: (T, n, 3) m in the world, by one depth.
+        there: (T, n) where they are seen.
+        frames: The pictures.
+        T_world_frame: (T, n, 4, 4) of the points' frames.
+        follow: How far depths may differ.
+    """
+    local = np.full(way.shape, np.nan)
+    for now, picture in enumerate(frames):
+        seen = np.flatnonzero(there[now])
+        xyz = transform_points(inverse(picture.T_fixed_camera), way[now, seen])
+        uvz = picture.camera.project(xyz)
+        z = uvz[:, 2].astype(np.float32)
+        uv = uvz[:, :2].astype(np.float32)
+        uvz[:, 2], _ = depth_at(picture.depth_m, uv, z, follow.depth_tolerance(z, 0.0))
+        world = transform_points(picture.T_fixed_camera, picture.camera.unproject(uvz))
+        local[now, seen] = transform_points(inverse(T_world_frame[now, seen]), world)
+    return np.asarray(np.nanmedian(local, axis=0))

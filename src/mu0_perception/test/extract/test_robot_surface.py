@@ -26,19 +26,21 @@ def moving(speed: tuple[float, float, float]) -> np.ndarray:
 HAND = moving((0.02, 0.0, 0.0))
 
 
-def pictures(hand: np.ndarray = HAND) -> list[RgbdFrame]:
+def pictures(noise_m: float = 0.0) -> list[RgbdFrame]:
     """Draw the plate before the wall."""
+    rng = np.random.default_rng(0)
     v, u = np.mgrid[:120, :160].astype(np.float64)
     rays = CAMERA.unproject(np.stack([u, v, np.ones_like(u)], axis=-1))
     drawn = []
-    for t, pose in enumerate(hand):
+    for t, pose in enumerate(HAND):
         on_plate = (np.abs(rays[..., :2] - pose[:2, 3]) <= np.array(PLATE) / 2).all(axis=-1)
         drawn.append(
             RgbdFrame(
                 stamp_ns=t * 10**8,
                 frame_id="camera",
                 rgb=np.where(on_plate[..., None], 90, 200).astype(np.uint8).repeat(3, axis=-1),
-                depth_m=np.where(on_plate, 1.0, WALL).astype(np.float32),
+                depth_m=np.where(on_plate, 1.0, WALL).astype(np.float32)
+                + rng.normal(0.0, noise_m, on_plate.shape).astype(np.float32),
                 camera=CAMERA,
                 T_fixed_camera=np.eye(4),
             )
@@ -75,6 +77,14 @@ def test_bare_surface_near_a_track_has_points_that_follow_its_frame():
     assert local[0, :, 2] == pytest.approx(1.0)  # none on the wall
     assert points.visible.mean() > 0.9
     assert not np.isin(points.cluster, corner_tracks().cluster).any()
+
+
+def test_a_point_lies_in_the_middle_of_what_all_pictures_show():
+    fixed, noisy = np.zeros(3, np.int32), pictures(noise_m=0.004)
+    points, _ = surface_points(corner_tracks(), fixed, noisy, [HAND], FollowConfig())
+    assert points.n >= 6
+    error = points.xyz_world[0, :, 2] - 1.0
+    assert np.abs(error).max() < 0.002  # half of a single picture's deviation
 
 
 def test_a_cell_of_the_surface_has_one_point():
