@@ -5,6 +5,7 @@ never fails to follow; what rests while a frame passes is not on it. From then o
 as exact as the robot's joints, also where the picture shows it badly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -38,6 +39,8 @@ _WAITS_M = 0.05  # that the frame would carry it meanwhile
 _ALIKE_MISSED = 0.05  # difference of that which tells nothing
 _ON_ROBOT_M = 0.02  # of points on the robot
 _ON_ROBOT_SHARE = 0.9  # of the sightings of a point that slips along it
+_MANY_THINGS = 0.2  # share of the points of things that a hand comes near to
+_EVERY = 4  # picture, in which that is looked at
 _AT_BIRTH = 1  # pictures before and after, in which a track has not slipped yet
 
 
@@ -62,11 +65,17 @@ class RobotFrameConfig:
     points: int = option(
         96, description="Points on the robot that are kept, over all its frames, at most", low=0
     )
-    points_per_frame: int = option(
-        96,
-        description="Points of each frame that come first, all alike; the others are those that "
-        "travel farthest, on hand and tool",
-        low=0,
+    hand_m: float = option(
+        0.14,
+        description="Distance from things that move, to which the frames of a hand come",
+        unit="m",
+        low=0.0,
+    )
+    arm_share: float = option(
+        0.25,
+        description="Share of these points that the other frames have, where there are hands",
+        low=0.0,
+        high=1.0,
     )
 
     def __post_init__(self) -> None:
@@ -310,28 +319,46 @@ def within_budget(
     """Say which points (n,) to keep so that few enough are on the robot.
 
     A point on the robot exists in every picture, and whenever the camera looks for more, more
-    come: without a limit things would be few among them. Each frame gets some, the hand most.
+    come: without a limit things would be few among them. Large links near the camera matter less
+    than the hand, of whose frames each has as many as the others.
 
     Args:
-        tracks: Of all points.
+        tracks: Of all points that move.
         fixed: (n,) robot frame each is fixed to, -1 = none.
         on_surface: (n,) which were found on its surface; a frame that has some needs no others.
         config: How many.
     """
     robot = (fixed >= 0) & (on_surface | ~np.isin(fixed, fixed[on_surface]))
-    turns = [
-        _by_sight(tracks.visible, np.flatnonzero(robot & (fixed == f)), config.points_per_frame)
-        for f in np.unique(fixed[robot])
-    ]
-    first = [point for round_ in zip_longest(*turns) for point in round_ if point is not None]
-    rest = np.setdiff1d(np.flatnonzero(robot), first)
-    travel_m = np.nansum(
-        np.linalg.norm(np.diff(tracks.xyz_world[:, rest], axis=0), axis=-1), axis=0
-    )
-    order: list[int] = [*first, *rest[np.argsort(-travel_m, kind="stable")].tolist()]
+    hand = robot & np.isin(fixed, _hand_frames(tracks, fixed, config.hand_m))
+    n_arm = round(config.arm_share * config.points) if hand.any() else config.points
+    n_arm = min(n_arm, int((robot & ~hand).sum()))
     kept = fixed < 0
-    kept[order[: config.points]] = True
+    kept[_in_turns(tracks, fixed, hand, config.points - n_arm)] = True
+    kept[_in_turns(tracks, fixed, robot & ~hand, n_arm)] = True
     return kept
+
+
+def _hand_frames(tracks: Tracks, fixed: NDArray[np.int32], reach_m: float) -> NDArray[np.int32]:
+    """Return the frames of which most points come near things: to many points on no frame."""
+    things, robot = np.flatnonzero(fixed < 0), np.flatnonzero(fixed >= 0)
+    many = math.ceil(_MANY_THINGS * len(things))  # some are on the robot by mistake
+    near = np.zeros(len(robot), np.bool_)
+    for xyz in tracks.xyz_world[::_EVERY] if many else ():
+        seen = xyz[things[np.isfinite(xyz[things, 0])]]
+        if len(seen) >= many:
+            away_m, _ = cKDTree(seen).query(np.nan_to_num(xyz[robot], nan=np.inf), [many])
+            near |= away_m[:, 0] <= reach_m
+    names = np.unique(fixed[robot])
+    return names[[near[fixed[robot] == name].mean() > 0.5 for name in names]]
+
+
+def _in_turns(tracks: Tracks, fixed: NDArray[np.int32], points: Mask, n: int) -> list[int]:
+    """Choose n of some points: the frames take turns."""
+    turns = [
+        _by_sight(tracks.visible, np.flatnonzero(points & (fixed == f)), n)
+        for f in np.unique(fixed[points])
+    ]
+    return [p for round_ in zip_longest(*turns) for p in round_ if p is not None][:n]
 
 
 def _by_sight(visible: NDArray[np.bool_], points: NDArray[np.int64], n: int) -> list[int]:

@@ -238,30 +238,35 @@ def moved(visible, travel_m=None):
     arrays(np.bool_, (6, 12)),
     arrays(np.int32, 12, elements=st.integers(-1, 3)),
     st.integers(0, 12),
-    st.integers(0, 4),
 )
-def test_points_on_the_robot_are_limited_and_each_frame_has_some(visible, fixed, n, each):
-    config = RobotFrameConfig(points=n, points_per_frame=each)
-    kept = within_budget(moved(visible), fixed, np.zeros(12, np.bool_), config)
+def test_points_on_the_robot_are_limited_and_frames_alike(visible, fixed, n):
+    kept = within_budget(moved(visible), fixed, np.zeros(12, np.bool_), RobotFrameConfig(points=n))
     assert kept[fixed < 0].all()
     counts = np.array([kept[fixed == f].sum() for f in range(4)])
     have = np.array([(fixed == f).sum() for f in range(4)])
     assert counts.sum() == min(n, have.sum())
-    first = np.minimum(have, each)
-    if first.sum() <= n:
-        assert (counts >= first).all()
-    else:  # a frame with points left has at most one less than any other
-        fewer = counts < first
-        assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
+    fewer = counts < have  # a frame with points left has at most one less than any other
+    assert not fewer.any() or counts.max() <= counts[fewer].min() + 1
 
 
-def test_what_travels_farthest_has_most_of_the_robots_points():
-    visible = np.ones((5, 9), np.bool_)
-    fixed = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1], np.int32)
-    travel_m = np.array([0.1, 0.1, 0.1, 0.1, 0.5, 0.6, 0.7, 0.8, 0.0])
-    config = RobotFrameConfig(points=4, points_per_frame=1)
-    kept = within_budget(moved(visible, travel_m), fixed, np.zeros(9, np.bool_), config)
-    assert np.flatnonzero(kept).tolist() == [0, 4, 6, 7, 8]
+def test_links_away_from_what_is_handled_have_a_share_of_the_robots_points():
+    fixed = np.array([0] * 8 + [1] * 8 + [2] * 8 + [-1], np.int32)
+    tracks = moved(np.ones((5, 25), np.bool_))
+    place = np.where(np.isin(fixed, [0, 1]), 0.5, np.where(fixed == 2, 0.1, 0.0))
+    tracks = replace(tracks, xyz_world=np.tile(place[:, None] * [1.0, 0.0, 0.0], (5, 1, 1)))
+
+    def counts(**options):
+        config = RobotFrameConfig(points=8, **options)
+        kept = within_budget(tracks, fixed, np.zeros(25, np.bool_), config)
+        assert kept[-1]
+        return [int(kept[fixed == f].sum()) for f in range(3)]
+
+    assert counts() == [1, 1, 6]
+    assert counts(arm_share=0.5) == [2, 2, 4]
+    assert counts(hand_m=0.6) == [3, 3, 2]  # all are hands
+    assert counts(hand_m=0.05) == [3, 3, 2]  # none is
+    tracks.xyz_world[:, 16] = 3.0  # a point that is not on the frame it is fixed to
+    assert counts() == [1, 1, 6]
 
 
 def test_a_frame_whose_surface_has_points_needs_no_tracks():
