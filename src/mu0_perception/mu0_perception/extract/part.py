@@ -183,8 +183,9 @@ def _moving(
     on_frames = config.robot.use and not flat
     names, poses = distinct_frames(recording.frame_poses(frames.stamps_s) if on_frames else {})
     tracks, fixed = fix_to_frames(tracks, frames, poses, config.robot, follow)
-    surface, on_surface = surface_points(tracks, fixed, frames, poses, follow)
-    tracks, fixed = joined(tracks, surface), np.concatenate([fixed, on_surface])
+    surface, its_frames = surface_points(tracks, fixed, frames, poses, follow)
+    on_surface = np.arange(tracks.n + surface.n) >= tracks.n
+    tracks, fixed = joined(tracks, surface), np.concatenate([fixed, its_frames])
     # Without depth only colour would tell that a point stayed, and things share their colours.
     moving = find_moving(tracks, frames, config.motion, follow, trusted=flat | (fixed >= 0))
     moves = np.asarray(moving.any(axis=0))
@@ -193,8 +194,7 @@ def _moving(
         moves &= (fixed >= 0) | ~moves_apart(tracks, moves, config.motion)
     moves[moves] = ~astray(tracks.cluster[moves], fixed[moves])
     moves[moves] = ~stays_on_robot(tracks.part(moves), fixed[moves])
-    found = np.arange(len(moves)) >= len(moves) - surface.n
-    moves[moves] = within_budget(tracks.part(moves), fixed[moves], found[moves], config.robot)
+    moves[moves] = within_budget(tracks.part(moves), fixed[moves], on_surface[moves], config.robot)
     if not moves.any():
         return None
     tracks, moving, fixed = tracks.part(moves), moving[:, moves], fixed[moves]

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
-from mu0_core.se3 import transform_points
-from mu0_perception.extract.sight import look
+from mu0_perception.extract.sight import grid_places, look
 from mu0_perception.extract.tracks import Tracks, joined
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
-from mu0_perception.selection import grid_points, picture_of, spread
-from mu0_perception.tracking import colour_at
+from mu0_perception.selection import spread
 
 _GRIDS = 3  # pictures of a part whose background is looked at
 _GRID_CELLS = 20  # across a picture
@@ -98,21 +96,14 @@ def _grids(frames: Sequence[RgbdFrame], entity: int) -> Tracks:
 
 def _grid(frames: Sequence[RgbdFrame], index: int, entity: int) -> Tracks:
     frame, T = frames[index], len(frames)
-    uv = grid_points(
-        picture_of(frame),
-        spacing_px=max(frame.camera.width // _GRID_CELLS, 4),
-        taken_uv=np.empty((0, 2), np.float32),
-    )
-    column, row = uv.astype(np.int64).T
-    xyz = frame.camera.unproject(np.column_stack([uv, frame.depth_m[row, column]]))
-    world = transform_points(frame.T_fixed_camera, xyz)
-    n = len(uv)
+    world, colour = grid_places(frame, max(frame.camera.width // _GRID_CELLS, 4))
+    n = len(world)
     return Tracks(
         xyz_world=np.broadcast_to(world, (T, n, 3)).copy(),
         visible=np.zeros((T, n), np.bool_),
         cluster=np.full(n, entity, np.int32),
         born=np.full(n, index, np.int64),
-        colour=colour_at(frame.rgb, uv),
+        colour=colour,
         group=np.full(n, -1, np.int32),
     )
 

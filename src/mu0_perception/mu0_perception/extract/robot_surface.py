@@ -7,22 +7,22 @@ it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from mu0_core.se3 import inverse, transform_points
-from mu0_perception.extract.sight import look
+from mu0_perception.extract.sight import grid_places, look
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
-from mu0_perception.selection import grid_points, picture_of
-from mu0_perception.tracking import colour_at, depth_at
+from mu0_perception.tracking import depth_at
 
 FloatArray = NDArray[np.float64]
 _PICTURES = 4  # whose surfaces are tried
+_TRIALS = 64  # pictures at most, spread over the recording, that places are tried in
 _GRID_CELLS = 64  # across a picture
 _REACH_M = 0.06  # of a track on a frame, within which surfaces are tried on it
 _APART_M = 0.01  # of two ways, from which on it matters which is taken
@@ -70,28 +70,20 @@ def surface_points(
     """
     if not (fixed >= 0).any():
         return tracks.part(fixed >= 0), np.empty(0, np.int32)
-    rest = np.broadcast_to(np.eye(4), poses[0].shape)
-    ends = np.stack([*poses, rest], axis=1)
+    ends = np.stack([*poses, np.broadcast_to(np.eye(4), poses[0].shape)], axis=1)
     tries = _tries(tracks, fixed, frames, n_frames=len(poses))
     local = transform_points(inverse(ends[tries.picture, tries.frame]), tries.xyz_world)
-    way = transform_points(ends[:, tries.frame], local)
-    sight = look(frames, way, tries.colour, follow)
-    there, gone = sight.there.sum(axis=0), sight.gone.sum(axis=0)
-    rests = tries.frame == len(poses)
-    fits = (there >= _MIN_SEEN) & (gone <= _GONE_SHARE * (there + gone))
-    fits &= rests | (np.linalg.norm(np.ptp(way, axis=0), axis=-1) > _MIN_TRAVEL_M)
-    told = _best(tries.place, way, there - gone, fits)
-    told = told[~rests[told]]
-    kept = told[_one_of_each_cell(tries.frame[told], local[told], there[told])]
-    frame = tries.frame[kept].astype(np.int32)
-    there = sight.there[:, kept]
-    middle = _middle(way[:, kept], there, frames, ends[:, frame], follow)
+    kept = _shown(tries, local, frames, ends, follow)
+    frame, colour = tries.frame[kept].astype(np.int32), tries.colour[kept]
+    way = _ways(local[kept], frame, ends)
+    there = look(frames, way, colour, follow).there
+    middle = _middle(way, there, frames, frame, ends, follow)
     points = Tracks(
-        xyz_world=transform_points(ends[:, frame], middle),
+        xyz_world=_ways(middle, frame, ends),
         visible=there,
         cluster=np.full(len(kept), tracks.cluster.max(initial=-1) + 1, np.int32),
         born=tries.picture[kept],
-        colour=tries.colour[kept],
+        colour=colour,
         group=frame,
     )
     return points, frame
@@ -105,14 +97,14 @@ def _tries(
     found: list[_Tries] = []
     count = 0
     for index in np.unique(np.linspace(0, len(frames) - 1, _PICTURES).astype(int)).tolist():
-        uv, xyz_world = _places(frames[index])
-        away_m = np.full((len(uv), n_frames + 1), np.inf)
+        spacing_px = max(frames[index].camera.width // _GRID_CELLS, 2)
+        xyz_world, colour = grid_places(frames[index], spacing_px)
+        away_m = np.full((len(xyz_world), n_frames + 1), np.inf)
         for frame in used:
             away_m[:, frame] = cKDTree(tracks.xyz_world[index, fixed == frame]).query(xyz_world)[0]
         away_m[:, -1] = away_m.min(axis=1)
         tried = away_m <= _REACH_M
         place, frame = np.nonzero(tried)
-        colour = colour_at(frames[index].rgb, uv)
         found.append(
             _Tries(
                 place=count + place,
@@ -122,21 +114,46 @@ def _tries(
                 colour=colour[place],
             )
         )
-        count += len(uv)
-    fields = ("place", "frame", "picture", "xyz_world", "colour")
-    return _Tries(**{name: np.concatenate([getattr(f, name) for f in found]) for name in fields})
+        count += len(xyz_world)
+    columns = {f.name: [getattr(tries, f.name) for tries in found] for f in fields(_Tries)}
+    return _Tries(**{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
-def _places(frame: RgbdFrame) -> tuple[NDArray[np.float32], FloatArray]:
-    """Return a grid of places on the surfaces of a picture: (m, 2) px and (m, 3) m."""
-    uv = grid_points(
-        picture_of(frame),
-        spacing_px=max(frame.camera.width // _GRID_CELLS, 2),
-        taken_uv=np.empty((0, 2), np.float32),
-    )
-    column, row = uv.astype(np.int64).T
-    xyz = frame.camera.unproject(np.column_stack([uv, frame.depth_m[row, column]]))
-    return uv, transform_points(frame.T_fixed_camera, xyz)
+def _shown(
+    tries: _Tries,
+    local: FloatArray,
+    frames: Sequence[RgbdFrame],
+    T_world_frame: FloatArray,
+    follow: FollowConfig,
+) -> NDArray[np.intp]:
+    """Return the tries to keep, whose ways the pictures show.
+
+    Args:
+        tries: The places.
+        local: (m, 3) m, where they are in their frames.
+        frames: The pictures.
+        T_world_frame: (T, F, 4, 4) of the frames, rest last.
+        follow: When a surface is a point's.
+    """
+    some = np.unique(np.linspace(0, len(frames) - 1, _TRIALS).astype(int))
+    way = _ways(local, tries.frame, T_world_frame[some])
+    sight = look((frames[i] for i in some.tolist()), way, tries.colour, follow)
+    there, gone = sight.there.sum(axis=0), sight.gone.sum(axis=0)
+    rests = tries.frame == T_world_frame.shape[1] - 1
+    fits = (there >= _MIN_SEEN) & (gone <= _GONE_SHARE * (there + gone))
+    fits &= rests | (np.linalg.norm(np.ptp(way, axis=0), axis=-1) > _MIN_TRAVEL_M)
+    told = _best(tries.place, way, there - gone, fits)
+    told = told[~rests[told]]
+    return told[_one_of_each_cell(tries.frame[told], local[told], there[told])]
+
+
+def _ways(local: FloatArray, frame: NDArray[np.integer], T_world_frame: FloatArray) -> FloatArray:
+    """Return the ways (T, m, 3) m of points (m, 3) of frames (m,), by their poses (T, F, 4, 4)."""
+    way = np.empty((len(T_world_frame), len(local), 3))
+    for name in np.unique(frame):
+        mine = frame == name
+        way[:, mine] = transform_points(T_world_frame[:, name, None], local[mine])
+    return way
 
 
 def _best(
@@ -174,6 +191,7 @@ def _middle(
     way: FloatArray,
     there: NDArray[np.bool_],
     frames: Sequence[RgbdFrame],
+    frame: NDArray[np.int32],
     T_world_frame: FloatArray,
     follow: FollowConfig,
 ) -> FloatArray:
@@ -183,7 +201,8 @@ def _middle(
         way: (T, n, 3) m in the world, by one depth.
         there: (T, n) where they are seen.
         frames: The pictures.
-        T_world_frame: (T, n, 4, 4) of the points' frames.
+        frame: (n,) which each is on.
+        T_world_frame: (T, F, 4, 4) of all frames.
         follow: How far depths may differ.
     """
     local = np.full(way.shape, np.nan)
@@ -195,5 +214,5 @@ def _middle(
         uv = uvz[:, :2].astype(np.float32)
         uvz[:, 2], _ = depth_at(picture.depth_m, uv, z, follow.depth_tolerance(z, 0.0))
         world = transform_points(picture.T_fixed_camera, picture.camera.unproject(uvz))
-        local[now, seen] = transform_points(inverse(T_world_frame[now, seen]), world)
+        local[now, seen] = transform_points(inverse(T_world_frame[now, frame[seen]]), world)
     return np.asarray(np.nanmedian(local, axis=0))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mu0_core.se3 import inverse, transform_points
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
-from mu0_perception.tracking import colour_change, inside
+from mu0_perception.selection import grid_points, picture_of
+from mu0_perception.tracking import colour_at, colour_change, inside
 
 FloatArray = NDArray[np.float64]
 
@@ -53,6 +54,15 @@ def look(
     ]
     there, hidden, gone = (np.stack(column) for column in zip(*rows, strict=True))
     return Sight(there=there, hidden=hidden, gone=gone)
+
+
+def grid_places(frame: RgbdFrame, spacing_px: int) -> tuple[FloatArray, NDArray[np.float32]]:
+    """Return a grid of places on the surfaces of a picture: (m, 3) m, and their colours (m, 3)."""
+    none = np.empty((0, 2), np.float32)
+    uv = grid_points(picture_of(frame), spacing_px=spacing_px, taken_uv=none)
+    column, row = uv.astype(np.int64).T
+    xyz = frame.camera.unproject(np.column_stack([uv, frame.depth_m[row, column]]))
+    return transform_points(frame.T_fixed_camera, xyz), colour_at(frame.rgb, uv)
 
 
 def _look(

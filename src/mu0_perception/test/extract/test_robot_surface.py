@@ -1,5 +1,7 @@
 """Tests of points on a robot's surface: a bare plate that passes before a wall."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,7 +110,15 @@ def test_a_place_that_two_frames_explain_is_on_neither():
     alone, _ = found([HAND])
     local = transform_points(inverse(HAND[0]), points.xyz_world[0])
     assert (local[:, 0] < -0.1 + 0.035).all()  # the others would leave the plate on its left
-    assert points.n < alone.n
+    assert 0 < points.n < alone.n
+
+
+def test_tracks_that_no_surface_is_near_give_no_points():
+    tracks = corner_tracks()
+    hidden = replace(tracks, xyz_world=tracks.xyz_world + np.array([0.0, 0.0, 0.5]))
+    fixed = np.zeros(3, np.int32)
+    points, frame = surface_points(hidden, fixed, pictures(), [HAND], FollowConfig())
+    assert points.n == len(frame) == 0
 
 
 def test_without_tracks_on_the_robot_there_are_none():
