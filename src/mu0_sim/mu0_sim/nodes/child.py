@@ -11,6 +11,8 @@ from mu0_sim.rollout_processes import Process
 
 _END_TIMEOUT_S = 15.0
 _STDERR = 2
+# The kernel presses Ctrl-C on them if we are killed (it watches the thread that starts them).
+_END_WITH_US = ("setpriv", "--pdeathsig", "INT")
 
 
 class Child:
@@ -22,7 +24,7 @@ class Child:
         if domain_id is not None:
             environment["ROS_DOMAIN_ID"] = str(domain_id)
         self._popen = subprocess.Popen(
-            [*((sys.executable,) if process.python else ()), *process.words],
+            [*_END_WITH_US, *((sys.executable,) if process.python else ()), *process.words],
             env=environment,
             stdout=_STDERR,  # what it complains of is for the log; our own output stays clean
             start_new_session=True,
