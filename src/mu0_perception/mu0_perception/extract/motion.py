@@ -1,8 +1,9 @@
 """Own which points move: in the world, beyond noise, and not only in a tracker's opinion.
 
-A track may slide over a surface that stands still, along the edge of what passes before it. So
-each point is also tried as one at rest: where the pictures go on showing it in its old place after
-its track has left, it never moved. And what moves of a thing has to move together.
+A track may slide over a surface that stands still, along the edge of what passes before it, or
+hop from what stands to what passes. So each point is also tried as one at rest: where the pictures
+show it in its old place after its track has left, or in its new place before its track comes, it
+never moved. And what moves of a thing has to move together.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from scipy.ndimage import maximum_filter1d, median_filter, minimum_filter1d
 from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
+from mu0_core.se3 import inverse, transform_points
 from mu0_perception.extract.rigid import distance_change
 from mu0_perception.extract.sight import look
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
 from mu0_perception.frame import RgbdFrame
+from mu0_perception.tracking import colour_at
 
 FloatArray = NDArray[np.float64]
 _NEAREST = 4  # points that tell whether one moves with what is around it
@@ -41,7 +44,7 @@ class MotionConfig:
     )
     still_share: float = option(
         0.5,
-        description="Share of pictures, after a track left, that show the point in its old place",
+        description="Share of pictures with its track elsewhere that show a point, if it rests",
         low=0.0,
         high=1.0,
     )
@@ -86,7 +89,7 @@ def find_moving(
     moves = (extent > limit) & (tracks.visible.sum(axis=0) >= config.min_seen)
     doubtful = np.flatnonzero(moves & ~trusted)
     moves[doubtful] &= ~_stands_still(
-        tracks.part(doubtful), frames, limit[doubtful], config, follow
+        tracks.part(doubtful), travel[:, doubtful], frames, limit[doubtful], config, follow
     )
     around = _extent(travel, config.past, config.future)
     exists = np.isfinite(tracks.xyz_world).all(axis=-1)
@@ -127,18 +130,41 @@ def _is_body(tracks: Tracks) -> bool:
 
 def _stands_still(
     tracks: Tracks,
+    travel: FloatArray,
     frames: Sequence[RgbdFrame],
     limit: FloatArray,
     config: MotionConfig,
     follow: FollowConfig,
 ) -> NDArray[np.bool_]:
-    """Say (n,) which points are still shown where they were proposed, though tracks left."""
-    start = tracks.xyz_world[tracks.born, np.arange(tracks.n)]
-    sight = look(frames, start, tracks.colour, follow)
-    left = np.linalg.norm(tracks.xyz_world - start, axis=-1) > limit
-    there = np.sum(sight.there & left, axis=0)
-    away = np.sum(sight.gone & left, axis=0)
-    return np.asarray(there > config.still_share * np.maximum(there + away, 1))
+    """Say (n,) which points are shown in a place of theirs while their tracks are elsewhere.
+
+    Their places are where they were proposed, and where they are seen first and last.
+    """
+    numbers = np.arange(tracks.n)
+    first = tracks.visible.argmax(axis=0)
+    last = len(frames) - 1 - tracks.visible[::-1].argmax(axis=0)
+    places = [(tracks.xyz_world[tracks.born, numbers], tracks.colour)]
+    places += [(travel[at, numbers], _colours(tracks, frames, at)) for at in (first, last)]
+    still = np.zeros(tracks.n, np.bool_)
+    for place, colour in places:
+        sight = look(frames, place, colour, follow)
+        left = np.linalg.norm(tracks.xyz_world - place, axis=-1) > limit
+        there = np.sum(sight.there & left, axis=0)
+        away = np.sum(sight.gone & left, axis=0)
+        still |= there > config.still_share * np.maximum(there + away, 1)
+    return still
+
+
+def _colours(
+    tracks: Tracks, frames: Sequence[RgbdFrame], at: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the colours (n, 3) of points, each in a picture (n,) that it is seen in."""
+    colour = tracks.colour.copy()
+    for now in np.unique(at):
+        rows, frame = np.flatnonzero(at == now), frames[now]
+        xyz = transform_points(inverse(frame.T_fixed_camera), tracks.xyz_world[now, rows])
+        colour[rows] = colour_at(frame.rgb, frame.camera.project(xyz)[:, :2].astype(np.float32))
+    return colour
 
 
 def _square(frames: Sequence[RgbdFrame], tracks: Tracks) -> FloatArray:

@@ -1,10 +1,16 @@
-"""What moves of a thing moves together; single tracks among points that rest have slipped."""
+"""What moves of a thing moves together, and leaves its place; other tracks have slipped."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mu0_perception.extract.motion import MotionConfig, moves_apart
+from mu0_core.camera import Camera
+from mu0_perception.extract.motion import MotionConfig, find_moving, moves_apart
 from mu0_perception.extract.tracks import Tracks
+from mu0_perception.following import FollowConfig
+from mu0_perception.frame import RgbdFrame
+from mu0_perception.tracking import colour_at
 
 N = 60
 PLACES = np.random.default_rng(0).uniform(-0.1, 0.1, (N, 3))
@@ -59,3 +65,82 @@ def test_a_single_point_moves_with_itself():
     one = np.ones(1, np.bool_)
     alone = tracks(np.ones(N, np.bool_)).part(np.arange(1))
     assert not moves_apart(alone, one, MotionConfig()).any()
+
+
+CAMERA = Camera(np.array([[160.0, 0.0, 80.0], [0.0, 160.0, 60.0], [0.0, 0.0, 1.0]]), 160, 120)
+GREY = 120
+T, TAKEN = 24, 12  # pictures, and the one from which on the hand carries the thing away
+TABLE, HAND, THING = 1.0, 0.85, 0.95  # m from the camera
+WAY = np.where(np.arange(T) < TAKEN, 0.0, 0.025 * (np.arange(T) - TAKEN))  # m to the right
+COMES = np.where(np.arange(T) < TAKEN, 0.02 * (np.arange(T) - TAKEN), WAY)
+
+
+def pictures(thing_z: float = THING, colour: int | tuple[int, int, int] = GREY) -> list[RgbdFrame]:
+    """Draw a hand above a table that takes a thing with it; all of one colour but the thing."""
+    v, u = np.mgrid[:120, :160].astype(np.float64)
+    rays = CAMERA.unproject(np.stack([u, v, np.ones_like(u)], axis=-1))[..., :2]
+    drawn = []
+    for t in range(T):
+        depth, rgb = np.full(u.shape, TABLE), np.full((*u.shape, 3), GREY, np.uint8)
+        on_thing = (np.abs(rays * thing_z - (WAY[t], 0.05)) < (0.03, 0.02)).all(axis=-1)
+        on_hand = (np.abs(rays * HAND - (COMES[t], -0.05)) < (0.03, 0.02)).all(axis=-1)
+        depth[on_thing], rgb[on_thing], depth[on_hand] = thing_z, colour, HAND
+        drawn.append(
+            RgbdFrame(
+                stamp_ns=t * 10**8,
+                frame_id="camera",
+                rgb=rgb,
+                depth_m=depth.astype(np.float32),
+                camera=CAMERA,
+                T_fixed_camera=np.eye(4),
+            )
+        )
+    return drawn
+
+
+def way(xyz: tuple[float, float, float], right_m: np.ndarray) -> np.ndarray:
+    """Return a track (T, 3) that goes right from a place."""
+    return np.array(xyz) + right_m[:, None] * (1.0, 0.0, 0.0)
+
+
+THING_WAY = way((0.01, 0.05, THING), WAY)
+HAND_WAY = way((0.01, -0.05, HAND), COMES)
+ON_TABLE = way((0.04, -0.08, TABLE), np.zeros(T))
+EARLY = (np.arange(T) < TAKEN)[:, None]
+HOPS = {
+    "from the table to the hand": np.where(EARLY, ON_TABLE, HAND_WAY),
+    "from the hand to the table": np.where(EARLY, HAND_WAY, ON_TABLE),
+}
+
+
+def moves(track: np.ndarray, born: int, frames: list[RgbdFrame]) -> bool:
+    """Say whether the track of a point that was proposed in a picture is found to move."""
+    uv = CAMERA.project(track[[born]])[:, :2].astype(np.float32)
+    points = replace(
+        tracks(np.ones(N, np.bool_)).part(np.arange(1)),
+        xyz_world=track[:, None],
+        visible=np.ones((T, 1), np.bool_),
+        born=np.array([born]),
+        colour=colour_at(frames[born].rgb, uv),
+    )
+    options = {"trusted": np.zeros(1, np.bool_)}
+    return bool(find_moving(points, frames, MotionConfig(), FollowConfig(), **options).any())
+
+
+@pytest.mark.parametrize("born", [0, TAKEN, T - 1])
+@pytest.mark.parametrize("track", [THING_WAY, HAND_WAY])
+def test_what_is_carried_moves(track, born):
+    assert moves(track, born, pictures())
+
+
+@pytest.mark.parametrize("born", [0, TAKEN, T - 1])
+def test_what_lies_flat_and_is_taken_moves_if_it_has_another_colour(born):
+    paper = way((0.01, 0.05, TABLE), WAY)
+    assert moves(paper, born, pictures(TABLE, colour=(200, 40, 40)))
+    assert not moves(paper, born, pictures(TABLE))
+
+
+@pytest.mark.parametrize("born", [0, TAKEN - 2, TAKEN + 2, T - 1])
+@pytest.mark.parametrize("track", HOPS.values(), ids=HOPS.keys())
+def test_a_track_that_hops_between_what_moves_and_what_rests_does_not_move(track, born):
+    assert not moves(track, born, pictures())
