@@ -27,6 +27,8 @@ FloatArray = NDArray[np.float64]
 _NEAREST = 4  # points that tell whether one moves with what is around it
 _LEAST_OF_BODY = 4  # points
 _BODY_CHANGE_M = 0.01  # of distances within a body
+_PICTURES = 48  # in which distances are compared
+_LEFT_SHARE = 0.2  # of the points of a body, whose places show that it moves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +140,11 @@ def _stands_still(
 ) -> NDArray[np.bool_]:
     """Say (n,) which points are shown in a place of theirs while their tracks are elsewhere.
 
-    Their places are where they were proposed, and where they are seen first and last.
+    Their places are where they were proposed, and where they are seen first and last. A plain body
+    that moves by less than its length still covers the places of many of its points; but at an
+    edge of it some have left theirs, as none has where tracks hop.
     """
+    together = _together(tracks)
     numbers = np.arange(tracks.n)
     first = tracks.visible.argmax(axis=0)
     last = len(frames) - 1 - tracks.visible[::-1].argmax(axis=0)
@@ -151,8 +156,18 @@ def _stands_still(
         left = np.linalg.norm(tracks.xyz_world - place, axis=-1) > limit
         there = np.sum(sight.there & left, axis=0)
         away = np.sum(sight.gone & left, axis=0)
-        still |= there > config.still_share * np.maximum(there + away, 1)
+        rests = there > config.still_share * np.maximum(there + away, 1)
+        have_left = together @ ((away > 0) & ~rests)
+        still |= rests & (have_left < _LEFT_SHARE * together.sum(axis=1))
     return still
+
+
+def _together(tracks: Tracks) -> NDArray[np.int64]:
+    """Return (n, n) 1 for points of one entity that keep their distance, else 0."""
+    some = np.unique(np.linspace(0, len(tracks.visible) - 1, _PICTURES).astype(int))
+    xyz = np.where(tracks.visible[some, :, None], tracks.xyz_world[some], np.nan)
+    same = tracks.cluster[:, None] == tracks.cluster
+    return (same & (distance_change(xyz) < _BODY_CHANGE_M)).astype(np.int64)
 
 
 def _colours(

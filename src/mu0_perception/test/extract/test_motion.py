@@ -75,14 +75,18 @@ WAY = np.where(np.arange(T) < TAKEN, 0.0, 0.025 * (np.arange(T) - TAKEN))  # m t
 COMES = np.where(np.arange(T) < TAKEN, 0.02 * (np.arange(T) - TAKEN), WAY)
 
 
-def pictures(thing_z: float = THING, colour: int | tuple[int, int, int] = GREY) -> list[RgbdFrame]:
+def pictures(
+    thing_z: float = THING,
+    colour: int | tuple[int, int, int] = GREY,
+    ways: np.ndarray = WAY,
+) -> list[RgbdFrame]:
     """Draw a hand above a table that takes a thing with it; all of one colour but the thing."""
     v, u = np.mgrid[:120, :160].astype(np.float64)
     rays = CAMERA.unproject(np.stack([u, v, np.ones_like(u)], axis=-1))[..., :2]
     drawn = []
     for t in range(T):
         depth, rgb = np.full(u.shape, TABLE), np.full((*u.shape, 3), GREY, np.uint8)
-        on_thing = (np.abs(rays * thing_z - (WAY[t], 0.05)) < (0.03, 0.02)).all(axis=-1)
+        on_thing = (np.abs(rays * thing_z - (ways[t], 0.05)) < (0.03, 0.02)).all(axis=-1)
         on_hand = (np.abs(rays * HAND - (COMES[t], -0.05)) < (0.03, 0.02)).all(axis=-1)
         depth[on_thing], rgb[on_thing], depth[on_hand] = thing_z, colour, HAND
         drawn.append(
@@ -113,34 +117,51 @@ HOPS = {
 }
 
 
-def moves(track: np.ndarray, born: int, frames: list[RgbdFrame]) -> bool:
-    """Say whether the track of a point that was proposed in a picture is found to move."""
-    uv = CAMERA.project(track[[born]])[:, :2].astype(np.float32)
+def moves(ways: np.ndarray, born: int, frames: list[RgbdFrame]) -> np.ndarray:
+    """Say (n,) which of the tracks (T, n, 3) of an entity, proposed in one picture, move."""
+    uv = CAMERA.project(ways[born])[:, :2].astype(np.float32)
+    n = len(uv)
     points = replace(
-        tracks(np.ones(N, np.bool_)).part(np.arange(1)),
-        xyz_world=track[:, None],
-        visible=np.ones((T, 1), np.bool_),
-        born=np.array([born]),
+        tracks(np.ones(N, np.bool_)).part(np.arange(n)),
+        xyz_world=ways,
+        visible=np.ones((T, n), np.bool_),
+        born=np.full(n, born),
         colour=colour_at(frames[born].rgb, uv),
     )
-    options = {"trusted": np.zeros(1, np.bool_)}
-    return bool(find_moving(points, frames, MotionConfig(), FollowConfig(), **options).any())
+    options = {"trusted": np.zeros(n, np.bool_)}
+    return find_moving(points, frames, MotionConfig(), FollowConfig(), **options).any(axis=0)
 
 
 @pytest.mark.parametrize("born", [0, TAKEN, T - 1])
 @pytest.mark.parametrize("track", [THING_WAY, HAND_WAY])
 def test_what_is_carried_moves(track, born):
-    assert moves(track, born, pictures())
+    assert moves(track[:, None], born, pictures()).all()
 
 
 @pytest.mark.parametrize("born", [0, TAKEN, T - 1])
 def test_what_lies_flat_and_is_taken_moves_if_it_has_another_colour(born):
     paper = way((0.01, 0.05, TABLE), WAY)
-    assert moves(paper, born, pictures(TABLE, colour=(200, 40, 40)))
-    assert not moves(paper, born, pictures(TABLE))
+    assert moves(paper[:, None], born, pictures(TABLE, colour=(200, 40, 40))).all()
+    assert not moves(paper[:, None], born, pictures(TABLE)).any()
 
 
 @pytest.mark.parametrize("born", [0, TAKEN - 2, TAKEN + 2, T - 1])
 @pytest.mark.parametrize("track", HOPS.values(), ids=HOPS.keys())
 def test_a_track_that_hops_between_what_moves_and_what_rests_does_not_move(track, born):
-    assert not moves(track, born, pictures())
+    assert not moves(track[:, None], born, pictures()).any()
+
+
+@pytest.mark.parametrize("born", [0, TAKEN, T - 1])
+def test_a_plain_box_moves_with_all_its_points_also_by_half_its_length(born):
+    ways = np.clip(WAY, 0.0, 0.03)
+    across, down = np.meshgrid(np.linspace(-0.025, 0.025, 6), [0.04, 0.05, 0.06])
+    places = np.column_stack([across.ravel(), down.ravel(), np.full(18, THING)])
+    tracks_ = np.stack([way(tuple(place), ways) for place in places], axis=1)
+    assert moves(tracks_, born, pictures(ways=ways)).all()
+
+
+@pytest.mark.parametrize("born", [0, TAKEN + 2, T - 1])
+def test_tracks_that_hop_together_do_not_move(born):
+    aside = np.linspace(-0.01, 0.01, 8)[:, None] * (0.0, 1.0, 0.0)
+    hops = HOPS["from the table to the hand"][:, None] + aside
+    assert not moves(hops, born, pictures()).any()
