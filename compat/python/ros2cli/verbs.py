@@ -3,13 +3,10 @@
 import argparse
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from rclpy.executors import ExternalShutdownException
-
-_INTERRUPT_SECONDS = 0.2
 
 
 class CommandError(Exception):
@@ -61,8 +58,6 @@ def main(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     except ExternalShutdownException:
-        # Ctrl-C ends the context from another thread, and raises here perhaps only a moment later.
-        time.sleep(_INTERRUPT_SECONDS)
         return signal.SIGTERM
     return 0
 
