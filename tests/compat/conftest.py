@@ -33,6 +33,11 @@ def wait_until(predicate: Callable[[], bool], seconds: float = _PATIENCE_S) -> b
     return True
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what shells do to programs in the background: these ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Ros2:
     """Runs `ros2` commands in one domain."""
 
@@ -49,6 +54,7 @@ class Ros2:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=_hear_ctrl_c,
         )
         self._running.append(process)
         return process
