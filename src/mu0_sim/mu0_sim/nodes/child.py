@@ -11,8 +11,9 @@ from mu0_sim.rollout_processes import Process
 
 _END_TIMEOUT_S = 15.0
 _STDERR = 2
-# The kernel presses Ctrl-C on them if we are killed (it watches the thread that starts them).
-_END_WITH_US = ("setpriv", "--pdeathsig", "INT")
+# The kernel ends them if we are killed (it watches the thread that starts them). They hear this
+# signal also in the background, where Ctrl-C is ignored.
+_END_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 
 class Child:
