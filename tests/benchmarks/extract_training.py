@@ -69,7 +69,7 @@ def min_ade(run, held_out):
         checkpoint=run / "latest",
         episodes=held_out,
         samples=SAMPLES,
-        scenes=100,
+        scenes=100_000,  # all
     )
     methods = json.loads(printed.splitlines()[-1])["methods"]
     return methods["model"][f"horizon_{HORIZON}"]["moving"][f"minADE_{SAMPLES}_uvz"]
