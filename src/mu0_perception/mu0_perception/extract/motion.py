@@ -183,10 +183,11 @@ def _colours(
 
 
 def _square(frames: Sequence[RgbdFrame], tracks: Tracks) -> FloatArray:
-    """Return the squared distance (n,) m^2 of points from the first camera, for noise."""
+    """Return the squared distance (n,) m^2 from the first camera, for noise; NaN = nowhere."""
     centre = frames[0].T_fixed_camera[:3, 3]
-    with np.errstate(all="ignore"):
-        middle = np.nanmedian(tracks.xyz_world, axis=0)
+    placed = np.isfinite(tracks.xyz_world[..., 0]).any(axis=0)
+    middle = np.full((tracks.n, 3), np.nan)
+    middle[placed] = np.nanmedian(tracks.xyz_world[:, placed], axis=0)
     return np.sum((middle - centre) ** 2, axis=-1)
 
 

@@ -165,3 +165,15 @@ def test_tracks_that_hop_together_do_not_move(born):
     aside = np.linspace(-0.01, 0.01, 8)[:, None] * (0.0, 1.0, 0.0)
     hops = HOPS["from the table to the hand"][:, None] + aside
     assert not moves(hops, born, pictures()).any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_track_that_was_given_up_does_not_move_and_says_nothing():
+    given_up = replace(
+        tracks(np.ones(N, np.bool_)),
+        xyz_world=np.full((10, N, 3), np.nan),
+        visible=np.zeros((10, N), np.bool_),
+    )
+    options = {"trusted": np.zeros(N, np.bool_)}
+    found = find_moving(given_up, pictures()[:10], MotionConfig(), FollowConfig(), **options)
+    assert not found.any()
