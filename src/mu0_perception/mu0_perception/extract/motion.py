@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from mu0_core.config import option, validate
 from mu0_core.se3 import inverse, transform_points
-from mu0_perception.extract.rigid import distance_change
+from mu0_perception.extract.rigid import distance_change, sampled_distance_change
 from mu0_perception.extract.sight import look
 from mu0_perception.extract.tracks import Tracks
 from mu0_perception.following import FollowConfig
@@ -27,7 +27,6 @@ FloatArray = NDArray[np.float64]
 _NEAREST = 4  # points that tell whether one moves with what is around it
 _LEAST_OF_BODY = 4  # points
 _BODY_CHANGE_M = 0.01  # of distances within a body
-_PICTURES = 48  # in which distances are compared
 _LEFT_SHARE = 0.2  # of the points of a body, whose places show that it moves
 
 
@@ -144,30 +143,28 @@ def _stands_still(
     that moves by less than its length still covers the places of many of its points; but at an
     edge of it some have left theirs, as none has where tracks hop.
     """
-    together = _together(tracks)
     numbers = np.arange(tracks.n)
     first = tracks.visible.argmax(axis=0)
     last = len(frames) - 1 - tracks.visible[::-1].argmax(axis=0)
-    places = [(tracks.xyz_world[tracks.born, numbers], tracks.colour)]
-    places += [(travel[at, numbers], _colours(tracks, frames, at)) for at in (first, last)]
-    still = np.zeros(tracks.n, np.bool_)
-    for place, colour in places:
-        sight = look(frames, place, colour, follow)
-        left = np.linalg.norm(tracks.xyz_world - place, axis=-1) > limit
-        there = np.sum(sight.there & left, axis=0)
-        away = np.sum(sight.gone & left, axis=0)
-        rests = there > config.still_share * np.maximum(there + away, 1)
-        have_left = together @ ((away > 0) & ~rests)
-        still |= rests & (have_left < _LEFT_SHARE * together.sum(axis=1))
-    return still
+    born = tracks.xyz_world[tracks.born, numbers]
+    places = np.stack([born, travel[first, numbers], travel[last, numbers]])
+    seen = [_colours(tracks, frames, at) for at in (first, last)]
+    colours = np.concatenate([tracks.colour, *seen])
+    sight = look(frames, places.reshape(-1, 3), colours, follow)  # all at once: pictures are large
+    left = np.linalg.norm(tracks.xyz_world[:, None] - places, axis=-1) > limit
+    there = np.sum(sight.there.reshape(left.shape) & left, axis=0)
+    away = np.sum(sight.gone.reshape(left.shape) & left, axis=0)
+    rests = there > config.still_share * np.maximum(there + away, 1)
+    together = _together(tracks)
+    have_left = ((away > 0) & ~rests) @ together
+    few_have_left = have_left < _LEFT_SHARE * together.sum(axis=1)
+    return np.asarray((rests & few_have_left).any(axis=0))
 
 
 def _together(tracks: Tracks) -> NDArray[np.int64]:
     """Return (n, n) 1 for points of one entity that keep their distance, else 0."""
-    some = np.unique(np.linspace(0, len(tracks.visible) - 1, _PICTURES).astype(int))
-    xyz = np.where(tracks.visible[some, :, None], tracks.xyz_world[some], np.nan)
     same = tracks.cluster[:, None] == tracks.cluster
-    return (same & (distance_change(xyz) < _BODY_CHANGE_M)).astype(np.int64)
+    return (same & (sampled_distance_change(tracks) < _BODY_CHANGE_M)).astype(np.int64)
 
 
 def _colours(

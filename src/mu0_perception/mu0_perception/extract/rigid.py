@@ -62,16 +62,20 @@ def _bodies(tracks: Tracks, config: RigidConfig) -> NDArray[np.int32]:
     n = tracks.n
     if n < 2 * config.min_points:
         return np.zeros(n, np.int32)
-    T = len(tracks.visible)
-    some = np.unique(np.linspace(0, T - 1, min(T, _MAX_PICTURES)).astype(int))
-    xyz = np.where(tracks.visible[some, :, None], tracks.xyz_world[some], np.nan)
-    change = distance_change(xyz)
+    change = sampled_distance_change(tracks)
     label = fcluster(
         linkage(squareform(change, checks=False), "average"),
         t=config.tolerance_m,
         criterion="distance",
     )
     return _without_crumbs(label, change, config.min_points)
+
+
+def sampled_distance_change(tracks: Tracks) -> NDArray[np.float64]:
+    """Return the `distance_change` of tracks where they are visible, in some pictures."""
+    T = len(tracks.visible)
+    some = np.unique(np.linspace(0, T - 1, min(T, _MAX_PICTURES)).astype(int))
+    return distance_change(np.where(tracks.visible[some, :, None], tracks.xyz_world[some], np.nan))
 
 
 def distance_change(xyz: NDArray[np.float64]) -> NDArray[np.float64]:
